@@ -1,0 +1,52 @@
+"""What a person typed that cannot be used, said so that it can be mended.
+
+Everything wrong with an input is gathered first and raised once, as one `BadInput` holding a list of problems: a scenario with four typos
+costs one attempt, not four. The command line prints it and leaves with exit code 2.
+"""
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong: where, what was found, and what would be right.
+
+    `path` is the dotted key (`cluster.pools.0.gpu`) or empty; `file` and `line` (1-based) say where it was written, when known.
+    """
+
+    message: str
+    path: str = ""
+    file: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
+        return f"{where}{self.path}: {self.message}" if self.path else f"{where}{self.message}"
+
+
+class BadInput(Exception):
+    """The input cannot be used. Takes positional arguments only, because SimPy rebuilds exceptions from `args`."""
+
+    def __init__(self, problems: Sequence[Problem] | str):
+        super().__init__(problems)
+        self.problems: list[Problem] = [Problem(problems)] if isinstance(problems, str) else list(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A closing clause for an error: the nearest known names, or all of them when none is near.
+
+    >>> did_you_mean("least_load", ["round_robin", "least_loaded"])
+    'did you mean least_loaded?'
+    >>> did_you_mean("zebra", ["a100", "h100"])
+    'known: a100, h100'
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return "known: " + ", ".join(names)

@@ -1,0 +1,185 @@
+"""Check a mapping against a pydantic model, and say what is wrong with it in our words.
+
+Pydantic finds the errors; here they get the dotted path as the user wrote it, what was found there, what would be right, and the nearest
+valid name. Pydantic takes `true` for 1 where a number is wanted; that is an error here.
+"""
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from sim.core.errors import Problem, did_you_mean
+
+Model = typing.TypeVar("Model", bound=BaseModel)
+Loc = tuple[str | int, ...]
+
+WANTED = {
+    "int_type": "an integer is wanted",
+    "int_parsing": "an integer is wanted",
+    "int_parsing_size": "a smaller integer is wanted",
+    "int_from_float": "an integer is wanted",
+    "float_type": "a number is wanted",
+    "float_parsing": "a number is wanted",
+    "finite_number": "a finite number is wanted",
+    "string_type": "text is wanted",
+    "bool_type": "true or false is wanted",
+    "bool_parsing": "true or false is wanted",
+    "greater_than": "a value above {gt} is wanted",
+    "greater_than_equal": "a value of at least {ge} is wanted",
+    "less_than": "a value below {lt} is wanted",
+    "less_than_equal": "a value of at most {le} is wanted",
+    "too_short": "at least {min_length} is wanted",
+    "too_long": "at most {max_length} are wanted",
+    "tuple_type": "a list is wanted",
+    "list_type": "a list is wanted",
+    "dict_type": "a mapping is wanted",
+    "mapping_type": "a mapping is wanted",
+    "model_type": "a mapping is wanted",
+    "model_attributes_type": "a mapping is wanted",
+    "dataclass_type": "a mapping is wanted",
+    "literal_error": "{expected} is wanted",
+}
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def validate(model: type[Model], raw: Mapping[str, Any], owner: str) -> tuple[Model | None, list[Problem]]:
+    """The model made from `raw`, or None and every problem. `owner` is what errors call the mapping itself, such as `the scenario`."""
+    found = {loc: Problem(f"found {show(value)}; a number is wanted", _dotted(loc)) for loc, value in _flags(raw, model, ())}
+    value = None
+    try:
+        value = model.model_validate(raw)
+    except ValidationError as error:
+        for item in error.errors(include_url=False):
+            if item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]:
+                continue  # Pydantic leaves items with errors of their own out of its count.
+            loc = _written(item["loc"], raw, item["type"] in ("missing", "missing_argument"))
+            found.setdefault(loc, Problem(_message(item, loc, model, owner), _dotted(loc)))
+    return (None if found else value), list(found.values())
+
+
+def show(value: Any) -> str:
+    """What was found, as YAML would write it, short."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f"'{value}'" if len(value) <= 60 else f"'{value[:57]}...'"
+    if isinstance(value, Mapping):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, Sequence):
+        return "a list" if value else "an empty list"
+    return repr(value)
+
+
+def keys(hint: Any) -> list[str]:
+    """The keys of the mapping that an annotation holds; none when it holds any."""
+    model = _mapping_in(hint)
+    return list(_fields(model)) if model else []
+
+
+def _message(item: Any, loc: Loc, model: type[BaseModel], owner: str) -> str:
+    kind, value = item["type"], item["input"]
+    if kind in UNKNOWN:
+        parent = _dotted(loc[:-1]) or owner
+        return f"unknown key of {parent}; {_suggest(str(loc[-1]), keys(_hint_at(model, loc[:-1])), model)}"
+    if kind in ("missing", "missing_argument"):
+        return f"missing; {_dotted(loc[:-1]) or owner} needs it"
+    if kind == "literal_error":
+        expected = str(item["ctx"]["expected"])
+        names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
+        near = did_you_mean(str(value), names)
+        return f"found {show(value)}; {expected} is wanted" + (f"; {near}" if near.startswith("did") else "")
+    if kind in WANTED:
+        quotes = "; put it in quotes" if kind == "string_type" and isinstance(value, (int, float)) else ""
+        limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in item.get("ctx", {}).items()}
+        return f"found {show(value)}; {WANTED[kind].format(**limits)}{quotes}"
+    text = str(item["msg"]).removeprefix("Value error, ")
+    plain = isinstance(value, (Mapping, Sequence)) and not isinstance(value, str)
+    found = "" if plain or text.startswith(("found", "'")) else f"found {show(value)}; "
+    return found + text[:1].lower() + text[1:]
+
+
+def _suggest(key: str, known: Sequence[str], model: type[BaseModel]) -> str:
+    nearest = did_you_mean(key, known)
+    homes = [] if nearest.startswith("did") else [_dotted(home) or "the top level" for home in _homes(model, key, ())]
+    return f"it belongs to {' or '.join(homes)}" if homes else nearest
+
+
+def _homes(model: Any, key: str, loc: Loc) -> Iterator[Loc]:
+    for name, hint in _fields(model).items():
+        inner = _mapping_in(hint)
+        if name == key:
+            yield loc
+        if inner:
+            yield from _homes(inner, key, (*loc, name))
+
+
+def _written(loc: Loc, raw: Any, missing: bool) -> Loc:
+    """The part of pydantic's location that the user wrote: it also names members of unions and fields that a validator filled in."""
+    kept: list[str | int] = []
+    for index, part in enumerate(loc):
+        in_list = isinstance(raw, (list, tuple)) and isinstance(part, int) and part < len(raw)
+        inside = in_list or (isinstance(raw, Mapping) and part in raw)
+        if not inside and not (missing and index == len(loc) - 1):
+            continue
+        kept.append(part)
+        raw = raw[part] if inside else None
+    return tuple(kept)
+
+
+def _flags(raw: Any, hint: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
+    """Where `true` or `false` stands for a number."""
+    if isinstance(raw, bool):
+        leaves = set(_leaves(hint))
+        if leaves & {int, float} and not leaves & {bool, Any}:
+            yield loc, raw
+    elif isinstance(raw, Mapping):
+        model = _mapping_in(hint)
+        fields = _fields(model) if model else {}
+        for key, value in raw.items():
+            if key in fields or not model:
+                yield from _flags(value, fields.get(key, hint), (*loc, key))
+    elif isinstance(raw, (list, tuple)):
+        for index, value in enumerate(raw):
+            yield from _flags(value, hint, (*loc, index))
+
+
+def _leaves(hint: Any) -> Iterator[Any]:
+    if typing.get_origin(hint) is typing.Literal:
+        yield from map(type, typing.get_args(hint))
+        return
+    parts = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Annotated:
+        parts = parts[:1]
+    for part in parts:
+        yield from _leaves(part)
+    if not parts:
+        yield hint
+
+
+def _mapping_in(hint: Any) -> type | None:
+    """The model or dataclass an annotation speaks of, also inside a list or an optional."""
+    return next((leaf for leaf in _leaves(hint) if isinstance(leaf, type) and _fields(leaf)), None)
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return {name: field.annotation for name, field in model.model_fields.items()}
+    if isinstance(model, type) and dataclasses.is_dataclass(model):
+        return {field.name: typing.get_type_hints(model)[field.name] for field in dataclasses.fields(model)}
+    return {}
+
+
+def _hint_at(model: Any, loc: Loc) -> Any:
+    hint = model
+    for part in loc:
+        if isinstance(part, str):
+            hint = _fields(_mapping_in(hint)).get(part)
+    return hint
+
+
+def _dotted(loc: Loc) -> str:
+    return ".".join(map(str, loc))

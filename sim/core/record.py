@@ -1,0 +1,240 @@
+"""Tables of facts, written while the clock runs and read afterwards.
+
+Rows are appended as tuples (the cheapest thing Python can do) and turned into typed numpy columns a chunk at a time, so a million rows
+cost their bytes and no more. Beyond `KEEP` rows the columns go to Parquet files in a temporary folder, and memory stays bounded however
+long the run. Times are seconds. Metrics are never stored here: `study/metrics.py` derives them.
+"""
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sim.core.errors import did_you_mean
+from sim.core.request import STATUSES
+
+CHUNK = 16_384
+KEEP = 500_000
+
+
+class Column(NamedTuple):
+    """A column's name, numpy dtype and meaning. `labels` makes it a category: small integers in the rows, text in the files."""
+
+    name: str
+    dtype: str
+    doc: str
+    labels: tuple[str, ...] | None = None
+
+
+class Table:
+    """One table: append tuples in column order, read numpy arrays by column name (categories as codes into `labels`)."""
+
+    def __init__(self, name: str, columns: Sequence[Column]):
+        self.name = name
+        self.columns = tuple(columns)
+        self.labels: dict[str, list[str]] = {c.name: list(c.labels) for c in columns if c.labels is not None}
+        self._rows: list[tuple[Any, ...]] = []
+        self._chunks: list[dict[str, np.ndarray]] = []
+        self._parts: list[Path] = []
+        self._chunked = self._stored = 0
+        self._folder: Path | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Table:
+        """A table saved by `save`; columns are read when asked for."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+        columns = []
+        for field in schema:
+            doc = (field.metadata or {}).get(b"doc", b"").decode()
+            if pa.types.is_dictionary(field.type):
+                labels = tuple(json.loads((field.metadata or {}).get(b"labels", b"[]")))
+                columns.append(Column(field.name, "i4", doc, labels))
+            else:
+                columns.append(Column(field.name, np.dtype(field.type.to_pandas_dtype()).str[1:], doc))
+        table = cls(path.stem, columns)
+        table._parts, table._stored = [path], rows
+        return table
+
+    def append(self, row: tuple[Any, ...]) -> None:
+        rows = self._rows
+        rows.append(row)
+        if len(rows) >= CHUNK:
+            self._flush()
+
+    def label(self, column: str, text: str) -> int:
+        """The code of a category's value, new or known."""
+        known = self.labels[column]
+        if text not in known:
+            known.append(text)
+        return known.index(text)
+
+    def __len__(self) -> int:
+        return self._stored + self._chunked + len(self._rows)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A column as one array; of what went to disk, only this column is read back."""
+        dtypes = {c.name: c.dtype for c in self.columns}
+        if name not in dtypes:
+            raise KeyError(f"table {self.name} has no column '{name}'; {did_you_mean(name, dtypes)}")
+        parts = [batch[name] for batch in self._batches([name])]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=dtypes[name])
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
+        """The table (or some columns) as a pandas DataFrame, categories as text."""
+        import pandas as pd
+
+        data: dict[str, Any] = {}
+        for name in columns or [c.name for c in self.columns]:
+            values = self[name]
+            data[name] = pd.Categorical.from_codes(values, categories=self.labels[name]) if name in self.labels else values
+        return pd.DataFrame(data)
+
+    def save(self, path: Path) -> None:
+        """Write the table as one Parquet file, a chunk at a time."""
+        import pyarrow.parquet as pq
+
+        schema = self._schema()
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for batch in self._batches([c.name for c in self.columns]):
+                writer.write_table(self._arrow(batch, schema))
+
+    def _batches(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        self._flush()
+        for part in self._parts:
+            yield from self._read(part, names)
+        for chunk in self._chunks:
+            yield {name: chunk[name] for name in names}
+
+    def _flush(self) -> None:
+        if self._rows:
+            values = zip(*self._rows, strict=True)
+            self._chunks.append({c.name: np.array(v, dtype=c.dtype) for c, v in zip(self.columns, values, strict=True)})
+            self._chunked += len(self._rows)
+            self._rows.clear()
+        if self._chunked >= KEEP:
+            self._spool()
+
+    def _spool(self) -> None:
+        import pyarrow.parquet as pq
+
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="burstsim-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        part = self._folder / f"{self.name}-{len(self._parts)}.parquet"
+        schema = self._schema()
+        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+            for chunk in self._chunks:
+                writer.write_table(self._arrow(chunk, schema))
+        self._parts.append(part)
+        self._stored += self._chunked
+        self._chunks, self._chunked = [], 0
+
+    def _schema(self) -> Any:
+        import pyarrow as pa
+
+        fields = []
+        for c in self.columns:
+            metadata = {"doc": c.doc}
+            if c.name in self.labels:
+                metadata["labels"] = json.dumps(self.labels[c.name])
+            kind = pa.dictionary(pa.int32(), pa.string()) if c.name in self.labels else pa.from_numpy_dtype(np.dtype(c.dtype))
+            fields.append(pa.field(c.name, kind, metadata=metadata))
+        return pa.schema(fields)
+
+    def _arrow(self, batch: dict[str, np.ndarray], schema: Any) -> Any:
+        import pyarrow as pa
+
+        arrays = []
+        for c in self.columns:
+            values = batch[c.name]
+            if c.name in self.labels:
+                arrays.append(pa.DictionaryArray.from_arrays(pa.array(values.astype("i4")), pa.array(self.labels[c.name], pa.string())))
+            else:
+                arrays.append(pa.array(values))
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _read(self, path: Path, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        import pyarrow.parquet as pq
+
+        kinds = {c.name: c.dtype for c in self.columns}
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                arrow = file.read_row_group(group, columns=list(names)).combine_chunks()
+                batch = {}
+                for name in names:
+                    array = arrow.column(name).combine_chunks()
+                    if name in self.labels:
+                        # Parquet keeps its own dictionary per row group; the codes are made ours again.
+                        codes = np.array([self.labels[name].index(text) for text in array.dictionary.to_pylist()] or [0], dtype="i4")
+                        batch[name] = codes[array.indices.to_numpy(zero_copy_only=False)]
+                    else:
+                        batch[name] = array.to_numpy(zero_copy_only=False).astype(kinds[name], copy=False)
+                yield batch
+
+
+REQUESTS = (
+    Column("request", "i8", "number, in order of arrival"),
+    Column("workload", "i4", "which workload sent it", ()),
+    Column("session", "i8", "the session it belongs to, -1 if none"),
+    Column("replica", "i4", "the replica that served it (row of `replicas`), -1 if none"),
+    Column("arrival", "f8", "when it reached the front door, s"),
+    Column("admitted", "f8", "when an engine first scheduled it, s (NaN: never)"),
+    Column("first_token", "f8", "when its first token was out, s (NaN: never)"),
+    Column("last_token", "f8", "when its last token was out, s (NaN: unfinished)"),
+    Column("input_tokens", "i4", "prompt tokens"),
+    Column("output_tokens", "i4", "tokens generated"),
+    Column("wanted_tokens", "i4", "tokens that would have been generated"),
+    Column("preemptions", "i4", "times its cache was dropped and recomputed"),
+    Column("status", "i4", "how it ended", STATUSES),
+    Column("reason", "i4", "why it was rejected or failed", ("",)),
+)
+STRETCHES = (
+    Column("start", "f8", "begin of the run of steps, s"),
+    Column("seconds", "f8", "its length, s"),
+    Column("first_step", "f8", "length of its first step, s; step lengths grow linearly over the stretch"),
+    Column("replica", "i4", "row of `replicas`"),
+    Column("steps", "i4", "engine steps in it"),
+    Column("decoders", "i4", "requests that got one token in each step"),
+    Column("held", "i8", "KV tokens the decoders held before its first step; grows by `decoders` a step"),
+    Column("prefills", "i4", "prompt chunks computed (then steps = 1)"),
+    Column("prefill_tokens", "i4", "prompt tokens computed"),
+    Column("prefill_pairs", "f8", "query-key pairs of those chunks: sum of n (before + (n + 1) / 2)"),
+    Column("waiting", "i4", "requests queued at this replica during the stretch"),
+    Column("blocks", "i4", "KV blocks in use at its end"),
+)
+STALLS = (
+    Column("request", "i8", "the preempted request"),
+    Column("replica", "i4", "row of `replicas`"),
+    Column("start", "f8", "its last token before the preemption, s"),
+    Column("end", "f8", "its next token, s"),
+)
+REPLICAS = (
+    Column("pool", "i4", "the pool it belongs to", ()),
+    Column("gpu", "i4", "GPU of the catalogue", ()),
+    Column("gpus", "i4", "GPUs it occupies"),
+    Column("start", "f8", "begin of its life, s"),
+    Column("end", "f8", "end of its life, s"),
+    Column("blocks", "i4", "KV blocks it has"),
+    Column("block_size", "i4", "tokens per KV block"),
+    Column("peak_blocks", "i4", "most KV blocks in use at once"),
+    Column("taken_blocks", "i8", "KV blocks taken over the run"),
+    Column("returned_blocks", "i8", "KV blocks given back over the run"),
+    Column("left_blocks", "i4", "KV blocks in use at the end"),
+    Column("preemptions", "i4", "requests whose cache was dropped and recomputed"),
+)
+TABLES = {"requests": REQUESTS, "stretches": STRETCHES, "stalls": STALLS, "replicas": REPLICAS}
+
+
+def tables() -> dict[str, Table]:
+    """Empty tables of a run."""
+    return {name: Table(name, columns) for name, columns in TABLES.items()}

@@ -1,0 +1,42 @@
+"""How long a step of an engine takes, and why: the contract every step model keeps.
+
+Bound to one model on one GPU layout, a step's length depends on the decoders' number and the tokens they hold, and on the prompt chunks. For
+decoders alone it is affine in the tokens held, piece by piece; that is what lets an engine advance a whole stretch in closed form.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from sim.core.request import Request
+
+
+class Work(NamedTuple):
+    """One step: `chunks` are (new tokens, tokens before) per prompt piece; `decoders` get one token each and hold `held` tokens before it."""
+
+    chunks: tuple[tuple[int, int], ...]
+    decoders: int
+    held: int
+
+
+class Cost(NamedTuple):
+    """Seconds of a step, split by what binds each part: arithmetic, memory traffic, network, or host and launches. The parts sum to `seconds`."""
+
+    seconds: float
+    compute: float
+    memory: float
+    network: float
+    host: float
+
+
+class StepModel(Protocol):
+    def step(self, work: Work) -> Cost:
+        """The cost of one step, from first principles: plain, slow, explained."""
+
+    def line(self, decoders: int, held: int) -> tuple[float, float, int]:
+        """The fast form for `decoders` >= 1 alone: (seconds, slope, steps). Step j from here, from 0, lasts seconds + slope * j; this holds for
+        the next `steps` >= 1 steps, in which each decoder comes to hold one token more.
+        """
+
+    def mixed(self, decoders: int, held: int, chunks: Sequence[tuple[Request, int]]) -> float:
+        """The fast form with prompt chunks, (request, new tokens) pairs: seconds. The tokens before are `request.computed`."""

@@ -1,0 +1,85 @@
+"""What fits in a GPU: weights, activations, the runtime's own reserve, and KV blocks from what is left, as vLLM divides it.
+
+blocks = (utilisation x memory - weights - activations - reserve) / bytes per block. Activations are the peak of the profiling run: a full
+token budget through one layer, and the logits of max_num_seqs sampled rows.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sim.core.errors import BadInput, Problem
+from sim.physics.kernels import HALF
+from sim.spec.hardware import Gpu
+from sim.spec.llm import Llm
+from sim.spec.scenario import Pool
+
+RESERVE = 0.6e9  # CUDA context, library workspaces and graphs; vLLM logs 0.4-0.9 GB outside its allocator (judgement)
+LOGIT_BYTES = 10.0  # logits in 16 and 32 bits and the sampler's 32-bit copy
+
+
+class Memory(NamedTuple):
+    """Bytes on one GPU, and the KV blocks that fit."""
+
+    budget: float
+    weights: float
+    activations: float
+    reserve: float
+    per_block: float
+    blocks: int
+
+
+def divide(llm: Llm, gpu: Gpu, pool: Pool, where: str = "") -> Memory:
+    """The memory of one GPU of the pool. `num_gpu_blocks_override` replaces the block count, but the weights must fit all the same.
+
+    Raises BadInput at the path `where` when the model does not fit, saying by how much and what would.
+    """
+    engine, tp = pool.engine, pool.parallel.tp
+    budget = engine.gpu_memory_utilization * (pool.gpu_memory or gpu.memory)
+    weights = llm.weight_bytes(pool.precision, tp)
+    activations = _activations(llm, pool)
+    per_block = engine.block_size * llm.kv_bytes_per_token(pool.precision.kv, tp)
+    left = budget - weights - activations - RESERVE
+    blocks = int(left // per_block)
+    if blocks < 1:
+        raise BadInput([Problem(_misfit(llm, gpu, pool, left - per_block), where)])
+    if engine.num_gpu_blocks_override is not None:
+        blocks = engine.num_gpu_blocks_override
+    return Memory(budget, weights, activations, RESERVE, per_block, blocks)
+
+
+def _activations(llm: Llm, pool: Pool) -> float:
+    engine, tp = pool.engine, pool.parallel.tp
+    inner = (llm.experts_per_token * llm.moe_intermediate + llm.shared_intermediate) if llm.n_experts else llm.intermediate
+    layer = engine.max_num_batched_tokens * HALF * (2 * llm.hidden + 3 * inner / tp)
+    return layer + engine.max_num_seqs * llm.vocab * LOGIT_BYTES / tp
+
+
+def _misfit(llm: Llm, gpu: Gpu, pool: Pool, left: float) -> str:
+    tp = pool.parallel.tp
+    fits = []
+    for more in (2, 4, 8, 16):
+        if more > tp and llm.heads % more == 0 and _left(llm, gpu, pool, more) > 0:
+            fits.append(f"parallel: {{tp: {more}}}")
+            break
+    for word in ("fp8", "int4"):
+        quantised = pool.model_copy(update={"precision": type(pool.precision).model_validate(word)})
+        if word in (pool.precision.mlp, pool.precision.attention):
+            continue
+        if _left(llm, gpu, quantised, tp) > 0:
+            fits.append(f"precision: {word}")
+            break
+    weights = llm.weight_bytes(pool.precision, tp)
+    memory = pool.gpu_memory or gpu.memory
+    return (
+        f"{llm.name} does not fit on {gpu.name} with tp {tp}: it needs {weights / 1e9:.1f} GB of weights a GPU, which has "
+        f"{memory / 1e9:.1f} GB x {pool.engine.gpu_memory_utilization:g}; {-left / 1e9:.1f} GB too little for even one KV block. "
+        + (f"It would fit with {' or '.join(fits)}" if fits else "No layout on one node of these would hold it")
+    )
+
+
+def _left(llm: Llm, gpu: Gpu, pool: Pool, tp: int) -> float:
+    """Bytes left for KV, less one block, in another layout."""
+    wider = pool.model_copy(update={"parallel": pool.parallel.model_copy(update={"tp": tp})})
+    budget = pool.engine.gpu_memory_utilization * (pool.gpu_memory or gpu.memory)
+    block = pool.engine.block_size * llm.kv_bytes_per_token(pool.precision.kv, tp)
+    return budget - llm.weight_bytes(pool.precision, tp) - _activations(llm, wider) - RESERVE - block

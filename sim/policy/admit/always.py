@@ -1,0 +1,16 @@
+"""Everybody gets in; queues take what the engines cannot."""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from sim.core.request import Request
+from sim.policy.route.base import View
+
+
+@dataclasses.dataclass
+class Always:
+    """Admit every request."""
+
+    def admit(self, request: Request, views: Sequence[View], now: float) -> bool:
+        return True
