@@ -9,6 +9,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+SHOWN = 24  # names listed when none is near
+
 
 class Problem(NamedTuple):
     """One thing that is wrong: where, what was found, and what would be right.
@@ -38,7 +40,7 @@ class BadInput(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A closing clause for an error: the nearest known names, or all of them when none is near.
+    """A closing clause for an error: the nearest known names, or all of them (a few, of many) when none is near.
 
     >>> did_you_mean("least_load", ["round_robin", "least_loaded"])
     'did you mean least_loaded?'
@@ -49,4 +51,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return "known: " + ", ".join(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"known: {', '.join(names[:SHOWN])}{more}"

@@ -41,9 +41,10 @@ class Family:
     def check(self, options: Any) -> tuple[dict[str, Any], list[Problem]]:
         """The options of one kind, complete and converted, and what is wrong with them (paths relative to the options)."""
         if not isinstance(options, Mapping):
+            from sim.core.explain import show
+
             kind = options if options in self.names() else self.names()[0]
-            found = "null" if options is None else repr(options)
-            return {}, [Problem(f"found {found}; a mapping with a key 'kind' is wanted, such as {{kind: {kind}}}")]
+            return {}, [Problem(f"found {show(options)}; a mapping with a key 'kind' is wanted, such as {{kind: {kind}}}")]
         if "kind" not in options:
             return {}, [Problem(f"no 'kind' given; known: {', '.join(self.names())}")]
         try:

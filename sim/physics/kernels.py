@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from sim.physics.base import Cost
 from sim.spec.hardware import Gpu
-from sim.spec.llm import Matrix
+from sim.spec.llm import ACTIVATION_BYTES, SIXTEEN_BIT, WEIGHT_BYTES, Matrix
 
-WEIGHT_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5 + 2 / 128, "nvfp4": 0.5 + 1 / 16, "mxfp4": 0.5 + 1 / 32}
-KV_BYTES = {"bf16": 2, "fp16": 2, "fp8": 1}
-HALF = 2.0
 ZERO = Cost(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -59,7 +56,7 @@ class Kernels:
                 self.assumed.add(f"{dtype} GEMM on {self.gpu.name}: no fit, the efficiencies of bf16 are taken")
             fit = fits[name if fitted else "bf16"]
             peak = self.gpu.flops[name if native else "bf16"]
-            wide = WEIGHT_BYTES[dtype] if native and name != "bf16" else HALF
+            wide = ACTIVATION_BYTES[dtype] if native else SIXTEEN_BIT
             self._rates[dtype] = (fit["t0"], fit["compute"] * peak, fit["memory"] * self.gpu.bandwidth, wide)
         return self._rates[dtype]
 
@@ -73,7 +70,7 @@ class Kernels:
             rows = m * matrix.active
             # Tokens choose uniformly: each expert is missed by all of them with probability (1 - active/experts)^m.
             reached = matrix.experts * (1.0 - (1.0 - matrix.active / matrix.experts) ** m)
-        moved = reached * n * k * WEIGHT_BYTES[dtype] + rows * (k * wide + n * HALF)
+        moved = reached * n * k * WEIGHT_BYTES[dtype] + rows * (k * wide + n * SIXTEEN_BIT)
         return roofline(fixed, 2.0 * rows * n * k / flops, moved / bandwidth)
 
     def decode_attention(self, kv: str, flops_per_token: float, bytes_per_token: float, tokens: float) -> Cost:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from sim.core.request import Request
 from sim.physics.base import Cost, Work
 from sim.physics.collectives import all_reduce
-from sim.physics.kernels import HALF, KV_BYTES, ZERO, Kernels, total
+from sim.physics.kernels import ZERO, Kernels, total
 from sim.spec.hardware import Gpu
-from sim.spec.llm import Llm
+from sim.spec.llm import KV_BYTES, SIXTEEN_BIT, Llm
 from sim.spec.scenario import EngineOptions, Pool
 
 ELEMENTWISE_PER_LAYER = 4  # two fused add-norms, rotary embedding with the cache write, the gated activation
@@ -28,7 +28,6 @@ class RooflineStep:
         self.llm, self.gpu, self.pool = llm, gpu, pool
         self.kernels = Kernels(gpu)
         self.tp = pool.parallel.tp
-        self.heads = llm.heads / self.tp
         self.host = pool.engine.host_overhead if pool.engine.host_overhead is not None else gpu.physics["host"]["seconds"]
         self.captured = capture_sizes(pool.engine)
         self.launches = self._launches() * gpu.physics["launch"]["seconds"]
@@ -57,8 +56,8 @@ class RooflineStep:
             if matrix.part in ("attention", "mlp", "router"):
                 dtype = "bf16" if matrix.part == "router" else getattr(precision, matrix.part)
                 costs.append((matrix.count, kernels.gemm(dtype, tokens, matrix, self.tp)))
-        costs.append((2 * llm.layers, all_reduce(self.gpu, tokens * llm.hidden * HALF, self.tp)))
-        moved = tokens * HALF * (6 * llm.hidden + 3 * self._inner()) / ELEMENTWISE_PER_LAYER
+        costs.append((2 * llm.layers, all_reduce(self.gpu, tokens * llm.hidden * SIXTEEN_BIT, self.tp)))
+        moved = tokens * SIXTEEN_BIT * (6 * llm.hidden + 3 * self._inner()) / ELEMENTWISE_PER_LAYER
         costs.append((ELEMENTWISE_PER_LAYER * llm.layers, kernels.elementwise(moved)))
         return total(costs)
 
@@ -132,15 +131,12 @@ class RooflineStep:
 
     def _bind(self) -> None:
         llm, tp, kv = self.llm, self.tp, KV_BYTES[self.pool.precision.kv]
+        self.decode_flops = llm.flops_per_pair(decode=True) / tp
+        self.pair_flops = llm.flops_per_pair() / tp
         if llm.attention == "mla":
-            # Decode works in the latent space (weights absorbed); the latent cache is replicated on every GPU. Prefill expands it.
-            self.decode_flops = 2.0 * self.heads * (2 * llm.kv_lora_rank + llm.qk_rope_head_dim)
-            self.decode_bytes = float(kv * (llm.kv_lora_rank + llm.qk_rope_head_dim))
-            self.pair_flops = 2.0 * self.heads * (llm.qk_nope_head_dim + llm.qk_rope_head_dim + llm.v_head_dim)
+            self.decode_bytes = kv * (llm.kv_lora_rank + llm.qk_rope_head_dim)
         else:
-            self.decode_flops = 4.0 * self.heads * llm.head_dim
             self.decode_bytes = 2.0 * kv * max(llm.kv_heads / tp, 1.0) * llm.head_dim
-            self.pair_flops = self.decode_flops
         attention, chunk = self.kernels.physics["attention_decode"], self.kernels.physics["attention_prefill"]
         fixed = attention.get(self.pool.precision.kv, attention["bf16"])["t0"]
         many = 1e6

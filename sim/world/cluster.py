@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from simpy import Environment, Event
+from simpy import Environment, Event, Process
 
+from sim.core.errors import BadInput
 from sim.core.record import Table, tables
 from sim.core.registry import ADMISSIONS, BATCHERS, ROUTERS, WORKLOADS
 from sim.core.request import COMPLETED, REJECTED, UNFINISHED, Request
@@ -39,7 +40,8 @@ class World:
         self.memories: list[Memory] = []
         self.limits: list[tuple[int, str]] = []
         self.arrived = self.ended = 0
-        self.last_arrival = 0.0
+        self.last_arrival = self.end = 0.0
+        self._drivers: list[Process] = []
         self._router: Router = self._seeded("router", ROUTERS.make(scenario.cluster.router))
         self._admission: Admission = self._seeded("admission", ADMISSIONS.make(scenario.cluster.admission))
         self._refusal = scenario.cluster.admission["kind"]
@@ -54,9 +56,16 @@ class World:
 
     def start(self) -> list[str]:
         """Prepare the workloads and set them going; returns their remarks. Raises BadInput."""
-        remarks = [f"{client.name}: {text}" for client in self.clients for text in self.workloads[client.number].prepare()]
+        remarks, problems = [], []
         for client in self.clients:
-            self.env.process(self.workloads[client.number].drive(client))
+            try:
+                remarks += [f"{client.name}: {text}" for text in self.workloads[client.number].prepare()]
+            except BadInput as error:
+                where = f"workloads.{client.number}"
+                problems += [problem._replace(path=f"{where}.{problem.path}".rstrip(".")) for problem in error.problems]
+        if problems:
+            raise BadInput(problems)
+        self._drivers = [self.env.process(self.workloads[client.number].drive(client)) for client in self.clients]
         return remarks
 
     def expected(self) -> int | None:
@@ -93,7 +102,12 @@ class World:
         return done
 
     def close(self) -> None:
-        """The clock has stopped: settle the engines, record what is unfinished and what each replica did."""
+        """The clock has stopped: settle the engines, record what is unfinished and what each replica did.
+
+        The run ends with its last request, or at its horizon when there is more to come.
+        """
+        if self.ended < self.arrived or any(driver.is_alive for driver in self._drivers):
+            self.end = min(self.env.now, self.scenario.duration or self.env.now)
         for engine in self.engines:
             for request in engine.settle():
                 self._end(request, UNFINISHED)
@@ -103,7 +117,7 @@ class World:
                 engine, kv = self.engines[number], self.engines[number].kv
                 table = self.tables["replicas"]
                 table.append((
-                    table.label("pool", pool.name), table.label("gpu", pool.gpu), pool.parallel.gpus, 0.0, self.env.now, memory.blocks,
+                    table.label("pool", pool.name), table.label("gpu", pool.gpu), pool.parallel.gpus, 0.0, self.end, memory.blocks,
                     kv.block_size, kv.peak, kv.taken, kv.returned, kv.blocks - kv.free, engine.preemptions,
                 ))  # fmt: skip
                 number += 1
@@ -151,6 +165,8 @@ class World:
 
     def _end(self, request: Request, status: int, reason: str = "") -> None:
         self.ended += 1
+        if status != UNFINISHED:
+            self.end = self.env._now
         table = self.tables["requests"]
         table.append((
             request.id, request.workload, request.session, request.replica, request.arrival, request.admitted, request.first, request.last,

@@ -1,0 +1,156 @@
+"""The command line. Each verb imports what it needs when it runs, so that help and errors come at once.
+
+Exit codes: 0 done; 1 the run is there but its audit failed or its SLO is not met; 2 the input cannot be used; 130 interrupted.
+"""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sim.core.errors import BadInput
+
+BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+FOLDER = click.Path(path_type=Path)
+
+
+class Verbs(click.Group):
+    """Turns what can go wrong in any verb into a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BadInput as error:
+            for problem in error.problems:
+                click.echo(f"error: {problem}", err=True)
+            sys.exit(BAD_INPUT)
+        except KeyboardInterrupt as error:
+            # A run says how far it came as its only argument; an interrupt elsewhere says nothing.
+            reached = f" at {error.args[0]:.1f} s of simulated time" if error.args else ""
+            click.echo(f"interrupted{reached}; nothing was written", err=True)
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # The reader has gone; without this the interpreter would fail once more when it flushes stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(BROKEN_PIPE)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(None, "--version", package_name="burstsim", message="burstsim %(version)s")
+def main() -> None:
+    """Simulate GPU clusters under LLM inference, bursty RL and agentic work."""
+
+
+def _no_negative(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    if value is not None and value < 0:
+        raise click.BadParameter("a seed is 0 or more")
+    return value
+
+
+@main.command()
+@click.argument("scenario", type=FOLDER)
+@click.option("-o", "--output-dir", "folder", type=FOLDER, help="Write the result to this folder; without it nothing is written.")
+@click.option("--force", is_flag=True, help="Replace the result in the folder, if it holds one.")
+@click.option("--no-report", is_flag=True, help="Leave out report.html.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value, such as cluster.pools.0.replicas=4; repeatable.")
+@click.option("--seed", type=int, callback=_no_negative, help="Seed of all randomness; the same as --set seed=N.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of text.")
+@click.option("-q", "--quiet", is_flag=True, help="No text, no progress bar: only errors, and JSON if asked for.")
+def run(scenario: Path, folder: Path | None, sets: tuple[str, ...], seed: int | None, **flags: bool) -> None:
+    """Run SCENARIO, a YAML file, and print what happened.
+
+    Leaves with 1 when the run's own audit fails or an SLO is set and not met, with 2 when the input cannot be used, else with 0: an
+    overloaded cluster without an SLO is a finding, not a failure.
+    """
+    from sim.spec.load import load
+    from sim.study.result import check_writable
+
+    spec = load(scenario, [*sets, *([f"seed={seed}"] if seed is not None else [])])
+    if folder is not None:
+        check_writable(folder, flags["force"])
+    from sim.report.progress import progress
+    from sim.study.run import run as simulate
+
+    result = simulate(spec, watch=None if flags["quiet"] else progress)
+    if folder is not None:
+        result.save(folder, force=flags["force"], report=not flags["no_report"])
+    _show(result.summary, flags["as_json"], flags["quiet"])
+    if folder is not None and not flags["quiet"]:
+        report = "" if flags["no_report"] else f"; open {folder / 'report.html'}"
+        click.echo(f"written to {folder}{report}", err=True)
+    sys.exit(_verdict(result.summary))
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+def report(folder: Path) -> None:
+    """Write report.html anew in FOLDER, a result of `burstsim run -o`."""
+    from sim.report.page import render
+    from sim.study.result import Result
+
+    page = render(Result.open(folder))
+    target = folder / "report.html"
+    aside = folder / f".report.{os.getpid()}.part"
+    try:
+        aside.write_text(page, encoding="utf-8")
+        aside.replace(target)
+    except OSError as error:
+        raise BadInput(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+    click.echo(f"written to {target}", err=True)
+
+
+@main.command()
+@click.argument("family", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+def kinds(family: str | None, as_json: bool) -> None:
+    """List what can be plugged in, of one FAMILY (router, workload, ...) or of all, with the options of each kind."""
+    from sim.core.errors import did_you_mean
+    from sim.core.registry import FAMILIES
+    from sim.spec import schema
+
+    if family is not None and family not in FAMILIES:
+        raise BadInput(f"unknown family '{family}'; {did_you_mean(family, FAMILIES)}")
+    found = schema.kinds(family)
+    if as_json:
+        rows = [kind._asdict() | {"options": [option._asdict() for option in kind.options]} for kind in found]
+        click.echo(json.dumps(rows, indent=2, default=str))
+        return
+    for kind in found:
+        click.echo(f"{kind.family} {kind.kind}: {kind.doc}" if kind.doc else f"{kind.family} {kind.kind}")
+        for name, type_, default, required in kind.options:
+            click.echo(f"    {name}: {type_}, {'required' if required else f'default {default}'}")
+
+
+@main.command(name="schema")
+def schema_() -> None:
+    """Print the JSON schema of a scenario, for editors that check YAML."""
+    from sim.spec.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _show(summary: dict[str, Any], as_json: bool, quiet: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+    elif not quiet:
+        from sim.report.text import block
+
+        click.echo(block(summary))
+
+
+def _verdict(summary: dict[str, Any]) -> int:
+    from sim.report.text import failures
+
+    return int(bool(failures(summary)) or summary["slo"].get("met") is False)
+
+
+if __name__ == "__main__":
+    main()

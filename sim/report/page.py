@@ -1,0 +1,212 @@
+"""A result as one HTML page that needs nothing else: no script, no network, the plots inline. The same result gives the same page."""
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from sim.report.words import dollars, figure, number, percent, scaled, seconds, together
+from sim.spec.hardware import KINDS
+from sim.study.metrics import METRICS, Facts
+from sim.study.result import Result
+
+LATENCIES = (("ttft_s", "TTFT"), ("tpot_s", "TPOT"), ("itl_s", "ITL"), ("e2e_s", "E2E"), ("queue_s", "Queueing"))
+PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
+KIND_MARKS = {"measured": "good", "fitted": "good", "datasheet": "none", "judgement": "warn"}
+CHECKS = {
+    "I1": "Every request ends once", "I2": "KV blocks are conserved", "I3": "Time runs forwards", "I4": "No idle engine with work",
+    "I5": "Same seed, same tables", "I6": "No step beats the roofline", "tokens": "Tokens are conserved", "littles_law": "Little's law",
+}  # fmt: skip
+
+
+def render(result: Result) -> str:
+    """The page. Raises nothing of its own: figures a run does not have show as a dash."""
+    from jinja2 import Environment, StrictUndefined
+
+    from sim.report.plots import plots
+    from sim.spec.load import dump
+
+    summary, pools = result.summary, result.meta["pools"]
+    room = files("sim.report")
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return page.from_string(room.joinpath("page.html").read_text("utf-8")).render(
+        name=result.scenario.name, description=result.scenario.description, setting=_setting(result), verdict=summary["verdict"],
+        summary=summary, css=room.joinpath("page.css").read_text("utf-8"), cards=_cards(summary), warnings=_warnings(result),
+        slo_mark=_slo_mark(summary["slo"]), limits=_limits(summary["slo"]), plots=plots(Facts(result)), percentiles=PERCENTILES,
+        latency=_latency(summary), panels=_panels(summary), pools=[_pool(pool) for pool in pools], gpus=_gpus(pools),
+        audit=_audit(summary["audit"]), audit_mark=_audit_mark(summary["audit"]), run=_run(result), scenario=dump(result.scenario),
+        metrics=METRICS.values(),
+    )  # fmt: skip
+
+
+def _setting(result: Result) -> str:
+    """One line: what ran on what."""
+    parts = [f"{pool['model']} on {_layout(pool)}" for pool in result.meta["pools"]]
+    kinds = [str(workload["kind"]) for workload in result.scenario.workloads]
+    return f"{'; '.join(parts)}. Traffic: {', '.join(kinds)}. Seed {result.meta['seed']}."
+
+
+def _layout(pool: dict[str, Any]) -> str:
+    replicas, gpus = pool["replicas"], pool["gpus"]
+    return f"{replicas} × {pool['gpu']}" if gpus == 1 else f"{replicas * gpus} × {pool['gpu']} ({replicas} replicas of {gpus})"
+
+
+def _card(name: str, value: str, more: str) -> dict[str, str]:
+    return {"name": name, "value": value, "more": more}
+
+
+def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """The key figures; what they are worth in an overload is said on them."""
+    rates, gpu, slo, requests = summary["throughput"], summary["gpu"], summary["slo"], summary["requests"]
+    cards = [
+        _card("Output tokens per second", number(rates["output_tokens_per_s"]), f"{number(rates['output_tokens_per_s_per_gpu'])} per GPU"),
+        _card("Requests per second", number(rates["requests_per_s"]), f"{requests['completed']:,} of {requests['arrived']:,} completed"),
+    ]
+    for key, name in (("ttft_s", "TTFT, median"), ("tpot_s", "TPOT, median"), ("e2e_s", "E2E, median")):
+        spread = summary[key] or {}
+        cards.append(_card(name, seconds(spread.get("p50")), f"p99 {seconds(spread.get('p99'))}"))
+    if slo["attainment"] is not None:
+        goodput = f"wanted {percent(slo['target'])}; goodput {number(slo['goodput_requests_per_s'])}/s"
+        cards.append(_card("Within service levels", percent(slo["attainment"]), goodput))
+    kv, cost, energy = summary["kv"], summary["cost"], summary["energy"]
+    return [
+        *cards,
+        _card("GPUs busy", percent(gpu["busy_fraction"]), f"{gpu['count']} GPUs; MFU {percent(gpu['mfu'])}, MBU {percent(gpu['mbu'])}"),
+        _card("KV cache, peak", percent(kv["peak_fraction"]), f"{kv['preemptions']:,} preemptions"),
+        _card("Per million output tokens", dollars(cost["usd_per_million_output_tokens"]), f"{dollars(cost['usd_per_hour'])} an hour"),
+        _card("Energy per output token", _joules(energy["joules_per_output_token"]), f"{number(energy['kwh'])} kWh in all"),
+    ]
+
+
+def _joules(value: float | None) -> str:
+    return f"{number(value)} J"
+
+
+def _warnings(result: Result) -> list[str]:
+    """What a reader must know before trusting a figure: lost requests, extrapolation, failed checks, the run's own remarks."""
+    summary, lines = result.summary, []
+    counts = summary["requests"]
+    for status, what in (("rejected", "were turned away"), ("failed", "failed"), ("unfinished", "were cut off by the end of the run")):
+        if counts[status]:
+            lines.append(f"{counts[status]:,} of {counts['arrived']:,} requests {what}{_reasons(result, status)}.")
+    broken = [CHECKS[name] for name, entry in summary["audit"].items() if not entry["ok"]]
+    if broken:
+        lines.append(f"Checks failed: {', '.join(broken)}. A fault of the simulator: do not use these figures, and report it.")
+    lines += [f"Extrapolated: {text}" for text in summary["provenance"]["extrapolations"]]
+    return lines + list(result.meta["remarks"])
+
+
+def _reasons(result: Result, status: str) -> str:
+    """Why requests ended so, with counts: ` (max_model_len 3, queue_limit 10)`."""
+    table = result.tables["requests"]
+    codes = table["reason"][table["status"] == table.labels["status"].index(status)].tolist()
+    counts = {label: codes.count(code) for code, label in enumerate(table.labels["reason"]) if label}
+    text = ", ".join(f"{label} {count:,}" for label, count in counts.items() if count)
+    return f" ({text})" if text else ""
+
+
+def _slo_mark(slo: dict[str, Any]) -> tuple[str, str]:
+    return {True: ("good", "met"), False: ("bad", "not met"), None: ("none", "not measured")}[slo["met"]]
+
+
+def _limits(slo: dict[str, Any]) -> list[dict[str, str]]:
+    def row(name: str, asked: str, measured: str, ok: bool | None) -> dict[str, str]:
+        mark, word = {True: ("good", "yes"), False: ("bad", "no"), None: ("none", "–")}[ok]
+        return {"name": name, "asked": asked, "measured": measured, "mark": mark, "word": word}
+
+    rows = []
+    for limit in slo["limits"]:
+        measure, _, percentile = limit["limit"].partition("_")
+        rows.append(row(f"{measure.upper()} {percentile}", f"≤ {seconds(limit['limit_s'])}", seconds(limit["measured_s"]), limit["ok"]))
+    if rows:
+        reached = None if slo["attainment"] is None else slo["attainment"] >= slo["target"]
+        rows.append(row("Good requests", f"≥ {percent(slo['target'])}", percent(slo["attainment"]), reached))
+    return rows
+
+
+def _latency(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for key, name in LATENCIES:
+        unit, cells = together([(summary[key] or {}).get(p) for p in PERCENTILES])
+        rows.append({"name": f"{name}, {unit}", "doc": METRICS[key].doc, "cells": cells})
+    return rows
+
+
+def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Titles with (name, value) rows."""
+    rates, gpu, kv, cost, energy = (summary[key] for key in ("throughput", "gpu", "kv", "cost", "energy"))
+    return [
+        {"title": "Requests", "rows": [(status.capitalize(), f"{count:,}") for status, count in summary["requests"].items()]},
+        {"title": "Throughput", "rows": [
+            ("Requests per second", number(rates["requests_per_s"])),
+            ("Output tokens per second", number(rates["output_tokens_per_s"])),
+            ("Prompt and output tokens per second", number(rates["total_tokens_per_s"])),
+            ("Output tokens per second and GPU", number(rates["output_tokens_per_s_per_gpu"])),
+        ]},
+        {"title": "GPUs and KV cache", "rows": [
+            ("GPUs", f"{gpu['count']:,}"), ("Busy", percent(gpu["busy_fraction"])),
+            ("MFU", percent(gpu["mfu"])), ("MBU", percent(gpu["mbu"])),
+            ("KV blocks in use, peak", percent(kv["peak_fraction"])), ("KV blocks in use, mean", percent(kv["mean_fraction"])),
+            ("Preemptions", f"{kv['preemptions']:,}"),
+        ]},
+        {"title": "Money and energy", "rows": [
+            ("Per hour", dollars(cost["usd_per_hour"])), ("This run", dollars(cost["usd_total"])),
+            ("Per million output tokens", dollars(cost["usd_per_million_output_tokens"])),
+            ("Per million tokens", dollars(cost["usd_per_million_total_tokens"])), ("Per request", dollars(cost["usd_per_request"])),
+            ("Energy of the GPUs", f"{number(energy['kwh'])} kWh"), ("Per output token", _joules(energy["joules_per_output_token"])),
+        ]},
+    ]  # fmt: skip
+
+
+def _pool(pool: dict[str, Any]) -> dict[str, str]:
+    worst = max((row["kind"] for row in pool["provenance"]), key=KINDS.index, default="judgement")
+    price = pool["price_per_hour"]
+    total = pool["gpus"] * pool["replicas"]
+    memory = pool["memory"]
+    cache = pool["kv_blocks"] * memory["per_block"]
+    return {
+        "name": pool["name"], "model": pool["model"], "worst": worst, "mark": KIND_MARKS[worst],
+        "gpus": _layout(pool),
+        "price": "–" if price is None else f"{dollars(price)} a GPU-hour, {dollars(price * total)} an hour",
+        "kv": f"{pool['kv_blocks']:,} blocks a replica, {scaled(cache)}B of {scaled(memory['budget'])}B a GPU",
+    }  # fmt: skip
+
+
+def _gpus(pools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each GPU's figures once, under where they come from: the least certain first."""
+    sheets = {pool["gpu"]: pool["provenance"] for pool in pools}
+    return [{"name": f"Figures of {name}", "origins": _origins(rows)} for name, rows in sheets.items()]
+
+
+def _origins(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for row in rows:
+        name = row["name"].removeprefix("physics.").replace("_", " ").replace(".", ", ")
+        groups.setdefault((row["kind"], row["source"], row["date"]), []).append((name, figure(row["name"], row["value"])))
+    order = sorted(groups, key=lambda origin: -KINDS.index(origin[0]))
+    return [{"kind": k, "source": s, "date": d, "mark": KIND_MARKS[k], "figures": groups[k, s, d]} for k, s, d in order]
+
+
+def _audit(entries: dict[str, Any]) -> list[dict[str, str]]:
+    def word(entry: dict[str, Any]) -> tuple[str, str]:
+        if not entry["ok"]:
+            return "bad", "fails"
+        return ("none", "not checked") if not entry["checked"] or entry["detail"].startswith("not checked") else ("good", "holds")
+
+    rows = []
+    for name, entry in entries.items():
+        mark, text = word(entry)
+        label = f"{name} {CHECKS[name]}" if name.startswith("I") else CHECKS[name]
+        rows.append({"name": label, "mark": mark, "word": text, "checked": f"{entry['checked']:,}", "detail": entry["detail"]})
+    return rows
+
+
+def _audit_mark(entries: dict[str, Any]) -> tuple[str, str]:
+    return ("good", "all hold") if all(entry["ok"] for entry in entries.values()) else ("bad", "a check fails")
+
+
+def _run(result: Result) -> list[tuple[str, str]]:
+    run = result.summary["run"]
+    return [
+        ("Simulated time", seconds(run["sim_s"])), ("Computing time", seconds(run["cpu_s"])), ("Events", f"{run['events']:,}"),
+        ("Seed", str(run["seed"])), ("Version", run["version"]), ("Digest of the scenario", run["digest"]),
+    ]  # fmt: skip

@@ -1,0 +1,106 @@
+"""A run as a block of text: the verdict, then the figures in the shape of `vllm bench serve`, to read and to paste.
+
+Latencies are in milliseconds, a figure that is undefined is a dash.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+WIDTH = 50
+LATENCIES = (
+    ("ttft_s", "TTFT", "Time to First Token"),
+    ("tpot_s", "TPOT", "Time per Output Token (excl. 1st token)"),
+    ("itl_s", "ITL", "Inter-token Latency"),
+    ("e2e_s", "E2EL", "End-to-end Latency"),
+    ("queue_s", "queue", "Time in Queue"),
+)
+COUNTS = (("rejected", "Rejected requests:"), ("failed", "Failed requests:"), ("unfinished", "Unfinished requests:"))
+RATES = (
+    ("requests_per_s", "Request throughput (req/s):"),
+    ("output_tokens_per_s", "Output token throughput (tok/s):"),
+    ("output_tokens_per_s_per_gpu", "Output throughput per GPU (tok/s):"),
+    ("total_tokens_per_s", "Total token throughput (tok/s):"),
+)
+RESOURCES = (
+    ("gpu", "count", "GPUs:", 1.0),
+    ("gpu", "busy_fraction", "GPU busy (%):", 100.0),
+    ("gpu", "mfu", "MFU (%):", 100.0),
+    ("gpu", "mbu", "MBU (%):", 100.0),
+    ("kv", "peak_fraction", "Peak KV cache usage (%):", 100.0),
+    ("kv", "preemptions", "Preemptions:", 1.0),
+    ("cost", "usd_per_hour", "Cost ($/h):", 1.0),
+    ("cost", "usd_per_million_output_tokens", "Cost ($ per 1M output tokens):", 1.0),
+    ("energy", "kwh", "Energy (kWh):", 1.0),
+    ("energy", "joules_per_output_token", "Energy per output token (J):", 1.0),
+)
+
+
+def block(summary: Mapping[str, Any]) -> str:
+    """The text block of a summary (DESIGN.md section 6), ending without a newline."""
+    return "\n".join(_lines(summary))
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
+    yield from _verdict(summary)
+    yield _title("Serving Benchmark Result", "=")
+    requests = summary["requests"]
+    yield _row("Successful requests:", requests["completed"])
+    yield from (_row(label, requests[key]) for key, label in COUNTS if requests[key])
+    yield _row("Benchmark duration (s):", float(summary["run"]["sim_s"]))
+    yield from (_row(label, summary["throughput"][key]) for key, label in RATES)
+    for key, name, title in LATENCIES:
+        yield _title(title, "-")
+        yield from (_row(f"{label} {name} (ms):", _scaled(summary[key], part)) for label, part in _parts())
+    if summary["slo"].get("attainment") is not None:
+        yield _title("Service Levels", "-")
+        yield _row("SLO attainment (%):", summary["slo"]["attainment"] * 100.0)
+        yield _row("Request goodput (req/s):", summary["slo"]["goodput_requests_per_s"])
+    yield _title("Resources", "-")
+    for group, key, label, scale in RESOURCES:
+        value = summary.get(group, {}).get(key)
+        if value is not None:
+            yield _row(label, value if scale == 1.0 else value * scale)
+    yield "=" * WIDTH
+
+
+def _verdict(summary: Mapping[str, Any]) -> Iterator[str]:
+    reason = summary.get("verdict_reason")
+    yield f"Verdict: {summary['verdict']}" + (f": {reason}" if reason else "")
+    slo = summary["slo"]
+    if slo.get("met") is not None:
+        target = f" of {slo['target']:.2%} wanted" if slo.get("target") is not None else ""
+        yield f"SLO: {'met' if slo['met'] else 'NOT met'}: {slo['attainment']:.2%}{target} of requests within the limits"
+        for row in slo.get("limits") or ():
+            if row["ok"] is False:
+                yield f"  {row['limit']}: {row['measured_s'] * 1e3:.2f} ms, limit {row['limit_s'] * 1e3:.2f} ms"
+    provenance = summary.get("provenance", {})
+    if provenance.get("extrapolated"):
+        yield f"Extrapolated: beyond what was calibrated: {'; '.join(provenance.get('extrapolations') or ['see the report'])}"
+    failed = failures(summary)
+    if failed:
+        yield "AUDIT FAILED, do not trust these figures:"
+        yield from (f"  {line}" for line in failed)
+
+
+def failures(summary: Mapping[str, Any]) -> list[str]:
+    """The audit's checks that did not hold, each with its detail."""
+    return [f"{name}: {entry['detail']}" for name, entry in summary["audit"].items() if not entry["ok"]]
+
+
+def _parts() -> tuple[tuple[str, str], ...]:
+    return ("Mean", "mean"), ("Median", "p50"), ("P90", "p90"), ("P95", "p95"), ("P99", "p99")
+
+
+def _scaled(values: Mapping[str, float] | None, part: str) -> float | None:
+    value = values.get(part) if values else None
+    return None if value is None else value * 1e3
+
+
+def _title(text: str, fill: str) -> str:
+    return f" {text} ".center(WIDTH, fill) if fill == "=" else text.center(WIDTH, fill)
+
+
+def _row(label: str, value: float | None) -> str:
+    shown = "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{label:<40} {shown:<10}".rstrip()

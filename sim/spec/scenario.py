@@ -1,0 +1,150 @@
+"""What the user wrote, typed and immutable: the schema of a scenario.
+
+Engine knobs keep vLLM's names and defaults. Pluggable parts (`router`, `admission`, each workload, ...) stay plain mappings here; the
+loader checks each against the fields of its kind (`core/registry.py`), so this file never learns what kinds exist.
+"""
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from sim.core.units import Bytes, Seconds
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+Dtype = Literal["bf16", "fp16", "fp8", "int8", "int4", "nvfp4", "mxfp4"]
+KvDtype = Literal["bf16", "fp16", "fp8"]
+
+
+class Spec(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Parallel(Spec):
+    """How one replica is laid over GPUs. `tp`: tensor-parallel GPUs. `pp`, `dp` and `ep` wait for their physics and must be 1."""
+
+    tp: Positive = 1
+    pp: Literal[1] = 1
+    dp: Literal[1] = 1
+    ep: Literal[1] = 1
+
+    @property
+    def gpus(self) -> int:
+        return self.tp * self.pp * self.dp
+
+
+class Precision(Spec):
+    """Number format of each part of the model; in YAML one word (`bf16`) or a map of parts."""
+
+    attention: Dtype = "bf16"
+    mlp: Dtype = "bf16"
+    lm_head: Dtype = "bf16"
+    kv: KvDtype = "bf16"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, value: Any) -> Any:
+        # One word sets the linear layers; the head and the cache stay 16-bit, as quantised checkpoints keep them.
+        if isinstance(value, str):
+            sixteen = value if value in ("bf16", "fp16") else "bf16"
+            return {"attention": value, "mlp": value, "lm_head": sixteen, "kv": sixteen}
+        return value
+
+
+class EngineOptions(Spec):
+    """vLLM's engine arguments, by their names. `exact_steps` runs one event per step through the plain loop: slow, for checking."""
+
+    max_num_seqs: Positive = 256
+    max_num_batched_tokens: Positive = 2048
+    max_model_len: Positive | None = Field(None, description="longest prompt + output; default: the model's own limit")
+    block_size: Positive = 16
+    gpu_memory_utilization: Fraction = 0.9
+    num_gpu_blocks_override: Positive | None = None
+    enable_chunked_prefill: bool = True
+    long_prefill_token_threshold: Annotated[int, Field(ge=0, description="most prompt tokens of one request in a step; 0: no limit")] = 0
+    enable_prefix_caching: Literal[False] = Field(False, description="not modelled yet: only false is accepted")
+    cuda_graph: bool = True
+    cudagraph_capture_sizes: tuple[Positive, ...] | None = Field(None, description="default: vLLM's sizes up to min(2 * max_num_seqs, 512)")
+    host_overhead: Seconds | None = Field(None, ge=0, description="CPU time per step not hidden by the GPU; default: the GPU profile's")
+    exact_steps: bool = False
+    batcher: dict[str, Any] = Field(default_factory=lambda: {"kind": "vllm_v1"})
+
+    @model_validator(mode="after")
+    def _budget(self) -> EngineOptions:
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens ({self.max_num_batched_tokens}) is below max_num_seqs ({self.max_num_seqs}); "
+                "every running request needs one token a step, so it must be at least as large"
+            )
+        return self
+
+
+class Pool(Spec):
+    """Identical replicas of one engine."""
+
+    name: str = "serve"
+    model: str | None = Field(None, description="default: the scenario's model")
+    gpu: str
+    node: str | None = Field(None, description="node of the catalogue; default: the GPU's usual one")
+    replicas: Positive = 1
+    parallel: Parallel = Parallel()
+    precision: Precision = Precision()
+    engine: EngineOptions = EngineOptions()
+    gpu_memory: Annotated[Bytes, Field(gt=0)] | None = Field(None, description="memory of one GPU; default: the GPU profile's")
+    price_per_hour: Annotated[float, Field(ge=0)] | None = Field(None, description="dollars per GPU-hour; default: the GPU profile's")
+
+
+class Cluster(Spec):
+    pools: tuple[Pool, ...] = Field(min_length=1)
+    router: dict[str, Any] = Field(default_factory=lambda: {"kind": "least_loaded"})
+    admission: dict[str, Any] = Field(default_factory=lambda: {"kind": "always"})
+
+    @model_validator(mode="after")
+    def _names(self) -> Cluster:
+        names = [pool.name for pool in self.pools]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two pools are named {', '.join(twice)}; pool names must differ")
+        return self
+
+
+class Slo(Spec):
+    """Service levels: limits on percentiles of TTFT, TPOT and E2E; `attainment` is the share of requests that must stay within them."""
+
+    ttft_p50: PositiveSeconds | None = None
+    ttft_p90: PositiveSeconds | None = None
+    ttft_p95: PositiveSeconds | None = None
+    ttft_p99: PositiveSeconds | None = None
+    tpot_p50: PositiveSeconds | None = None
+    tpot_p90: PositiveSeconds | None = None
+    tpot_p95: PositiveSeconds | None = None
+    tpot_p99: PositiveSeconds | None = None
+    e2e_p50: PositiveSeconds | None = None
+    e2e_p90: PositiveSeconds | None = None
+    e2e_p95: PositiveSeconds | None = None
+    e2e_p99: PositiveSeconds | None = None
+    attainment: Fraction = 0.99
+
+
+class Scenario(Spec):
+    """One experiment: a model on a cluster under workloads. `duration` ends it early; without it the run ends with the traffic."""
+
+    name: str = "scenario"
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    duration: PositiveSeconds | None = None
+    model: str
+    cluster: Cluster
+    workloads: tuple[dict[str, Any], ...] = Field(min_length=1)
+    slo: Slo = Slo()
+    _places: Any = PrivateAttr(default=None)
+
+    def __eq__(self, other: object) -> bool:
+        # Where a scenario was written, kept in `_places` for late errors, is not part of what it says.
+        return isinstance(other, Scenario) and self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]

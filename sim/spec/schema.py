@@ -1,0 +1,127 @@
+"""What a scenario may say, for editors and people: a JSON schema with every kind in its place, and a list of the kinds."""
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from typing import Any, NamedTuple
+
+from sim.core import registry
+from sim.core.registry import FAMILIES, Family
+from sim.spec.scenario import Scenario
+
+# Where the schema leaves a plain mapping for a kind: definition (None: the scenario itself), key, family, whether it is a list.
+PLUGS = (
+    ("Cluster", "router", registry.ROUTERS, False),
+    ("Cluster", "admission", registry.ADMISSIONS, False),
+    ("EngineOptions", "batcher", registry.BATCHERS, False),
+    (None, "workloads", registry.WORKLOADS, True),
+)
+
+
+class Option(NamedTuple):
+    """A key of a kind. `default` is None as well when there is none; then `required` is true."""
+
+    name: str
+    type: str
+    default: Any
+    required: bool
+
+
+class Kind(NamedTuple):
+    """A kind as users see it: `doc` is the first sentence of its module."""
+
+    family: str
+    kind: str
+    doc: str
+    options: tuple[Option, ...]
+
+
+def kinds(family: str | None = None) -> list[Kind]:
+    """Every kind of one family or of all."""
+    return [_kind(home, name) for home in FAMILIES.values() if family in (None, home.name) for name in home.names()]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a scenario file. Each kind is a definition `<family>.<kind>`, told from its siblings by a constant `kind`."""
+    schema = Scenario.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    for owner, key, family, many in PLUGS:
+        properties = (definitions[owner] if owner else schema)["properties"]
+        if many:
+            properties[key]["items"] = _one_of(family)
+        else:
+            properties[key] = _one_of(family) | {"default": properties[key].get("default", {"kind": family.names()[:1]})}
+    for family in FAMILIES.values():
+        for name in family.names():
+            _define(definitions, family, name)
+    schema["properties"]["extends"] = {"type": "string", "description": "another scenario file that this one is put over"}
+    _accept_shorthand(schema)
+    return schema
+
+
+def _one_of(family: Family) -> dict[str, Any]:
+    return {"oneOf": [{"$ref": f"#/$defs/{family.name}.{name}"} for name in family.names()]}
+
+
+def _define(definitions: dict[str, Any], family: Family, name: str) -> None:
+    cls = family.find(name)
+    own = registry.model(cls).model_json_schema(ref_template="#/$defs/{model}")
+    definitions.update(own.pop("$defs", {}))
+    properties = {"kind": {"const": name}} | own.get("properties", {})
+    for key, nested in registry.families(cls).items():
+        kept = {word: value for word, value in properties[key].items() if word in ("default", "description")}
+        none = [{"type": "null"}] if key not in own.get("required", []) and kept.get("default", 0) is None else []
+        properties[key] = {**_one_of(nested), **kept}
+        properties[key]["oneOf"] += none
+    definitions[f"{family.name}.{name}"] = {
+        "type": "object",
+        "description": inspect.getdoc(cls) or "",
+        "properties": properties,
+        "required": ["kind", *own.get("required", [])],
+        "additionalProperties": False,
+    }
+
+
+def _accept_shorthand(schema: dict[str, Any]) -> None:
+    """One word stands for a whole precision, and what `extends` brings in cannot be required of a file."""
+    precision = schema["$defs"]["Precision"]
+    words = precision["properties"]["attention"]["enum"]
+    schema["$defs"]["Precision"] = {"anyOf": [{"enum": words}, precision], "description": precision.pop("description", "")}
+    required = schema.pop("required")
+    schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]
+
+
+def _kind(family: Family, name: str) -> Kind:
+    cls = family.find(name)
+    shown = registry.hints(cls)
+    options = []
+    for field in dataclasses.fields(cls):
+        if field.name in shown:
+            made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+            required = made is dataclasses.MISSING
+            options.append(Option(field.name, _words(shown[field.name]), None if required else made, required))
+    doc = inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or ""
+    sentence = " ".join(doc.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+    return Kind(family.name, name, sentence, tuple(options))
+
+
+def _words(hint: Any) -> str:
+    """An annotation as a reader wants it: `duration`, `a path`, `one of a, b`, the family of a nested kind."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        for mark in parts[1:]:
+            if isinstance(mark, Family):
+                return f"{mark.name} kind"
+            if mark is registry.FILE:
+                return "path"
+            schema = getattr(mark, "json_schema", None)
+            if isinstance(schema, dict) and "description" in schema:
+                return str(schema["description"]).partition(":")[0]
+        return _words(parts[0])
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, parts))
+    if parts:
+        inner = [_words(part) for part in parts if part not in (type(None), ...)]
+        return f"{origin.__name__} of {', '.join(inner)}" if origin in (list, tuple, dict) else " or ".join(inner)
+    return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(hint, getattr(hint, "__name__", str(hint)))

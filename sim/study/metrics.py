@@ -1,0 +1,365 @@
+"""Every metric, defined once. `METRICS` maps the dotted name a figure has in `summary.json` to its unit, meaning and function.
+
+Names follow vLLM's benchmark and its users: TTFT is from the arrival at the front door to the first token, TPOT is (last - first) /
+(output - 1), ITL is each gap between two tokens, E2E ends at the last token, queue is arrival to first admission by an engine.
+Distributions are over completed requests (ITL: over every gap of the run). Rates divide by the span, from the first arrival to the end of
+the run. Seconds, tokens, dollars; a figure that is undefined (no request, no price) is None, never NaN.
+"""
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim.core.record import Table
+from sim.core.request import FAILED, REJECTED, STATUSES
+from sim.spec.hardware import KINDS
+from sim.study.facts import Tables
+from sim.study.result import Result
+
+PERCENTILES = (50, 90, 95, 99)
+SORTABLE = 2_000_000
+# Power of a busy GPU over its idle power, as a share of (TDP - idle): a floor for being busy at all, the rest with the utilisation of the
+# tighter of compute and memory. Judgement: decode at full memory bandwidth is known to draw close to TDP, small batches well below.
+BUSY_POWER = 0.35
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure: `of(facts)` gives a number, a dict of numbers, a list or None."""
+
+    name: str
+    unit: str
+    doc: str
+    of: Callable[[Facts], Any]
+
+
+class Facts(Tables):
+    """The tables of a run, and the columns derived from them."""
+
+    @functools.cached_property
+    def times(self) -> dict[str, np.ndarray]:
+        """`request_columns` of every request."""
+        return request_columns(self.result.tables["requests"])
+
+    @functools.cached_property
+    def good(self) -> np.ndarray:
+        """Which requests completed within every per-request limit of the SLO; one-token requests have no TPOT and meet it."""
+        good = self.completed.copy()
+        for measure, limit in request_limits(self.result.scenario.slo).items():
+            good &= ~(self.times[measure] > limit)
+        return good
+
+
+METRICS: dict[str, Metric] = {}
+
+
+def metric(name: str, unit: str, doc: str) -> Callable[[Callable[[Facts], Any]], Callable[[Facts], Any]]:
+    """Register a function as the definition of a dotted name."""
+
+    def register(of: Callable[[Facts], Any]) -> Callable[[Facts], Any]:
+        METRICS[name] = Metric(name, unit, doc, of)
+        return of
+
+    return register
+
+
+def summarise(result: Result) -> dict[str, Any]:
+    """The figures of a run as nested dicts, ready for JSON: verdict first, then every metric, the audit, and facts of the run."""
+    from sim.study.audit import check
+    from sim.study.verdict import judge
+
+    facts = Facts(result)
+    judged = judge(facts)
+    summary: dict[str, Any] = {"verdict": judged.word, "verdict_reason": judged.reason}
+    for name, entry in METRICS.items():
+        group, _, leaf = name.partition(".")
+        value = _plain(entry.of(facts))
+        if leaf:
+            summary.setdefault(group, {})[leaf] = value
+        else:
+            summary[group] = value
+    summary["audit"] = check(facts)
+    summary["run"] = {key: _plain(result.meta[key]) for key in ("seed", "sim_s", "cpu_s", "events", "version", "digest")}
+    return summary
+
+
+def request_columns(table: Table) -> dict[str, np.ndarray]:
+    """Derived seconds of each request, one array per name: `ttft`, `tpot` (NaN for one token), `e2e`, `queue`; NaN: it never happened."""
+    arrival, first, last = table["arrival"], table["first_token"], table["last_token"]
+    gaps = table["output_tokens"] - 1
+    tpot = np.where(gaps > 0, (last - first) / np.maximum(gaps, 1), np.nan)
+    return {"ttft": first - arrival, "tpot": tpot, "e2e": last - arrival, "queue": table["admitted"] - arrival}
+
+
+def distribution(values: np.ndarray) -> dict[str, float] | None:
+    """Mean and percentiles (linear between order statistics) of the values that are not NaN; None when there are none."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    points = np.percentile(values, PERCENTILES)
+    return {"mean": float(values.mean())} | {f"p{p}": float(v) for p, v in zip(PERCENTILES, points, strict=True)}
+
+
+def weighted_distribution(values: np.ndarray, weights: np.ndarray) -> dict[str, float] | None:
+    """Mean and percentiles of run-length coded values: the smallest value with at least that share of the weight at or below it.
+
+    Beyond `SORTABLE` rows a histogram of 20,000 logarithmic bins stands in for the sort (relative error below 0.1 % over eight decades).
+    """
+    total = weights.sum()
+    if total <= 0:
+        return None
+    mean = float(values @ weights / total)
+    if len(values) > SORTABLE:
+        values, weights = _log_histogram(values, weights)
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weights[order])
+    # A whisker below the share, so that rounding in the product does not skip the value that reaches it exactly.
+    places = np.searchsorted(reached, [total * p / 100 * (1 - 1e-12) for p in PERCENTILES])
+    points = values[order][np.minimum(places, len(values) - 1)]
+    return {"mean": mean} | {f"p{p}": float(v) for p, v in zip(PERCENTILES, points, strict=True)}
+
+
+def _log_histogram(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    floor = max(values.max(), 1e-300) * 1e-8
+    edges = np.geomspace(floor, max(values.max(), 1e-300), 20_001)
+    counts, _ = np.histogram(np.clip(values, floor, None), bins=edges, weights=weights)
+    return np.sqrt(edges[:-1] * edges[1:]), counts
+
+
+def step_power(facts: Facts) -> np.ndarray:
+    """Watts of one GPU in each stretch: idle + (TDP - idle) * min(1, 0.35 + 0.65 * max(MFU, MBU) of the stretch). Judgement."""
+    seconds = np.maximum(facts.col("stretches", "seconds"), 1e-12)
+    used = np.maximum(facts.flops / facts.per_stretch("peak_flops"), facts.bytes_moved / facts.per_stretch("bandwidth")) / seconds
+    idle, tdp = facts.per_stretch("idle_watts"), facts.per_stretch("tdp")
+    return idle + (tdp - idle) * np.minimum(1.0, BUSY_POWER + (1 - BUSY_POWER) * used)
+
+
+def request_limits(slo: Any) -> dict[str, float]:
+    """The limit a single request is held to, per measure (`ttft`, `tpot`, `e2e`): that of the highest percentile the SLO gives."""
+    limits = percentile_limits(slo)
+    return {measure: limits[measure, percentile] for measure, percentile in sorted(limits)}
+
+
+def percentile_limits(slo: Any) -> dict[tuple[str, int], float]:
+    """Every limit of an SLO by (measure, percentile), seconds."""
+    limits = {}
+    for name, limit in slo.model_dump().items():
+        measure, _, percentile = name.partition("_p")
+        if percentile and limit is not None:
+            limits[measure, int(percentile)] = limit
+    return limits
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as Python's own, NaN and infinity as None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _ratio(top: float, bottom: float) -> float | None:
+    return float(top) / float(bottom) if bottom > 0 else None
+
+
+def _count(status: int) -> Callable[[Facts], int]:
+    return lambda facts: int((facts.col("requests", "status") == status).sum())
+
+
+def _times(name: str) -> Callable[[Facts], Any]:
+    return lambda facts: distribution(facts.times[name][facts.completed])
+
+
+def _done(facts: Facts, *columns: str) -> float:
+    return float(sum(facts.col("requests", name)[facts.completed].sum(dtype=float) for name in columns))
+
+
+def _gpu_seconds(facts: Facts) -> float:
+    return float((facts.col("replicas", "gpus") * facts.lifetimes).sum())
+
+
+def _usd(facts: Facts) -> float:
+    return float((facts.per_replica("price_per_hour") * facts.col("replicas", "gpus") * facts.lifetimes).sum()) / 3600
+
+
+def _joules(facts: Facts) -> float:
+    gpus, seconds = facts.col("replicas", "gpus"), facts.col("stretches", "seconds")
+    above = ((step_power(facts) - facts.per_stretch("idle_watts")) * facts.stretch_gpus * seconds).sum()
+    return float(above + (facts.per_replica("idle_watts") * gpus * facts.lifetimes).sum())
+
+
+metric("requests.arrived", "requests", "requests that reached the front door")(lambda facts: len(facts.col("requests", "status")))
+ENDS = ("got their last token", "were turned away", "were lost after being accepted", "were cut off by the end of the run")
+for _status, _doc in enumerate(ENDS):
+    metric(f"requests.{STATUSES[_status]}", "requests", f"requests that {_doc}")(_count(_status))
+metric("ttft_s", "s", "arrival to first token, of completed requests")(_times("ttft"))
+metric("tpot_s", "s", "(last - first token) / (output tokens - 1), of completed requests with two tokens or more")(_times("tpot"))
+
+
+@metric("itl_s", "s", "each gap between two tokens of a request, preemption stalls included")
+def _itl(facts: Facts) -> Any:
+    return weighted_distribution(*facts.gaps())
+
+
+metric("e2e_s", "s", "arrival to last token, of completed requests")(_times("e2e"))
+metric("queue_s", "s", "arrival to first admission by an engine, of completed requests")(_times("queue"))
+
+
+@metric("throughput.requests_per_s", "requests/s", "completed requests over the span")
+def _requests_rate(facts: Facts) -> Any:
+    return _ratio(facts.completed.sum(), facts.span)
+
+
+@metric("throughput.output_tokens_per_s", "tokens/s", "output tokens of completed requests over the span")
+def _output_rate(facts: Facts) -> Any:
+    return _ratio(_done(facts, "output_tokens"), facts.span)
+
+
+@metric("throughput.total_tokens_per_s", "tokens/s", "prompt and output tokens of completed requests over the span")
+def _total_rate(facts: Facts) -> Any:
+    return _ratio(_done(facts, "input_tokens", "output_tokens"), facts.span)
+
+
+@metric("throughput.output_tokens_per_s_per_gpu", "tokens/s", "output tokens of completed requests over GPU-seconds of the span")
+def _gpu_rate(facts: Facts) -> Any:
+    return _ratio(_done(facts, "output_tokens"), _gpu_seconds(facts))
+
+
+@metric("slo.attainment", "", "share of completed, rejected and failed requests within each measure's limit of the highest percentile")
+def _attainment(facts: Facts) -> Any:
+    status = facts.col("requests", "status")
+    ended = facts.completed.sum() + (status == REJECTED).sum() + (status == FAILED).sum()
+    return _ratio(facts.good.sum(), ended) if request_limits(facts.result.scenario.slo) else None
+
+
+@metric("slo.goodput_requests_per_s", "requests/s", "requests within every such limit, over the span")
+def _goodput(facts: Facts) -> Any:
+    return _ratio(facts.good.sum(), facts.span) if request_limits(facts.result.scenario.slo) else None
+
+
+@metric("slo.target", "", "share of requests that must be within those limits: the SLO's attainment, at most their lowest percentile")
+def _target(facts: Facts) -> Any:
+    # `e2e_p50: 5s` says that half may be slower; the default attainment of 99 % must not turn it into something stricter.
+    slo = facts.result.scenario.slo
+    highest = dict(sorted(percentile_limits(slo)))
+    return min(slo.attainment, *(percentile / 100 for percentile in highest.values())) if highest else None
+
+
+@metric("slo.limits", "s", "each percentile limit: what was asked, what was measured over completed requests, and whether it holds")
+def _limits(facts: Facts) -> Any:
+    rows = []
+    for (measure, percentile), limit in percentile_limits(facts.result.scenario.slo).items():
+        values = facts.times[measure][facts.completed]
+        values = values[~np.isnan(values)]
+        measured = float(np.percentile(values, percentile)) if len(values) else None
+        ok = None if measured is None else measured <= limit
+        rows.append({"limit": f"{measure}_p{percentile}", "limit_s": limit, "measured_s": measured, "ok": ok})
+    return rows
+
+
+@metric("slo.met", "", "whether every limit holds and the attainment reaches its target; None without limits or without finished requests")
+def _met(facts: Facts) -> Any:
+    attainment, rows = _attainment(facts), _limits(facts)
+    if attainment is None:
+        return None
+    return attainment >= _target(facts) and all(row["ok"] is not False for row in rows)
+
+
+@metric("gpu.count", "GPUs", "GPUs of all replicas")
+def _gpu_count(facts: Facts) -> Any:
+    return int(facts.col("replicas", "gpus").sum())
+
+
+@metric("gpu.busy_fraction", "", "GPU-seconds inside engine steps over GPU-seconds of the span")
+def _busy(facts: Facts) -> Any:
+    return _ratio((facts.col("stretches", "seconds") * facts.stretch_gpus).sum(), _gpu_seconds(facts))
+
+
+@metric("gpu.mfu", "", "model FLOP of all tokens computed (recomputation included) over peak FLOP/s times the span, idle time included")
+def _mfu(facts: Facts) -> Any:
+    return _ratio(facts.flops.sum(), (facts.per_replica("peak_flops") * facts.lifetimes).sum())
+
+
+@metric("gpu.mbu", "", "bytes of weights (once per step) and of decoders' KV reads over peak bandwidth times the span, idle time included")
+def _mbu(facts: Facts) -> Any:
+    return _ratio(facts.bytes_moved.sum(), (facts.per_replica("bandwidth") * facts.lifetimes).sum())
+
+
+@metric("kv.peak_fraction", "", "most KV blocks in use at once over a replica's blocks, of the fullest replica")
+def _kv_peak(facts: Facts) -> Any:
+    peak, blocks = facts.col("replicas", "peak_blocks"), facts.col("replicas", "blocks")
+    return (peak / np.maximum(blocks, 1)).max(initial=0.0)
+
+
+@metric("kv.mean_fraction", "", "KV blocks at the end of each stretch, weighted by its seconds, over block-seconds; idle is empty")
+def _kv_mean(facts: Facts) -> Any:
+    used = (facts.col("stretches", "blocks") * facts.col("stretches", "seconds")).sum()
+    return _ratio(used, (facts.col("replicas", "blocks") * facts.lifetimes).sum())
+
+
+@metric("kv.preemptions", "", "times a running request lost its cache and was computed again")
+def _preemptions(facts: Facts) -> Any:
+    return int(facts.col("replicas", "preemptions").sum())
+
+
+@metric("kv.prefix_hit_rate", "", "share of prompt tokens found in the prefix cache; None: not modelled")
+def _prefix(facts: Facts) -> Any:
+    return None
+
+
+@metric("cost.usd_per_hour", "USD/h", "price of all GPUs, averaged over the span; None when a pool has no price")
+def _hourly(facts: Facts) -> Any:
+    fleet = float((facts.per_replica("price_per_hour") * facts.col("replicas", "gpus")).sum())
+    return _usd(facts) * 3600 / facts.span if facts.span > 0 else fleet
+
+
+metric("cost.usd_total", "USD", "price of all GPUs over the span, idle or not")(_usd)
+
+
+@metric("cost.usd_per_million_output_tokens", "USD", "cost of the span over output tokens of completed requests")
+def _usd_output(facts: Facts) -> Any:
+    return _ratio(_usd(facts) * 1e6, _done(facts, "output_tokens"))
+
+
+@metric("cost.usd_per_million_total_tokens", "USD", "cost of the span over prompt and output tokens of completed requests")
+def _usd_tokens(facts: Facts) -> Any:
+    return _ratio(_usd(facts) * 1e6, _done(facts, "input_tokens", "output_tokens"))
+
+
+@metric("cost.usd_per_request", "USD", "cost of the span over completed requests")
+def _usd_request(facts: Facts) -> Any:
+    return _ratio(_usd(facts), facts.completed.sum())
+
+
+@metric("energy.kwh", "kWh", "GPUs only: idle power, and in steps idle + (TDP - idle) * min(1, 0.35 + 0.65 max(MFU, MBU)); judgement")
+def _kwh(facts: Facts) -> Any:
+    return _joules(facts) / 3.6e6
+
+
+@metric("energy.joules_per_output_token", "J", "that energy over output tokens of completed requests")
+def _joules_per_token(facts: Facts) -> Any:
+    return _ratio(_joules(facts), _done(facts, "output_tokens"))
+
+
+@metric("provenance.worst", "", "the weakest origin of any hardware figure used: judgement < datasheet < fitted < measured")
+def _worst(facts: Facts) -> Any:
+    kinds = [row["kind"] for pool in facts.meta["pools"] for row in pool["provenance"]]
+    return max(kinds, key=KINDS.index, default=None)
+
+
+@metric("provenance.extrapolated", "", "whether any figure lies outside the range its model was calibrated on")
+def _extrapolated(facts: Facts) -> Any:
+    return any(pool["extrapolated"] for pool in facts.meta["pools"])
+
+
+@metric("provenance.extrapolations", "", "which, pool by pool")
+def _extrapolations(facts: Facts) -> Any:
+    return [f"{pool['name']}: {text}" for pool in facts.meta["pools"] for text in pool["extrapolated"]]

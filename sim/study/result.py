@@ -1,0 +1,129 @@
+"""What a run leaves behind: the scenario, tables of facts, and remarks about the run itself. Saved whole or not at all."""
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sim.core.errors import BadInput
+from sim.core.record import Table
+from sim.spec.scenario import Scenario
+
+
+@dataclasses.dataclass
+class Result:
+    """`tables` by name (`core/record.py` says what they hold); `meta` is the run's own record: seed, version, digest, sim_s, cpu_s, events,
+    remarks, arrivals_end (time of the last arrival), and per pool its GPUs, prices and roofline.
+    """
+
+    scenario: Scenario
+    tables: dict[str, Table]
+    meta: dict[str, Any]
+
+    @functools.cached_property
+    def summary(self) -> dict[str, Any]:
+        """The figures of DESIGN.md section 6, by the definitions of `study/metrics.py`."""
+        from sim.study.metrics import summarise
+
+        return summarise(self)
+
+    @functools.cached_property
+    def requests(self) -> Any:
+        """One row per request as a DataFrame, with the derived columns ttft, tpot, e2e and queue (seconds)."""
+        from sim.study.metrics import request_columns
+
+        frame = self.tables["requests"].to_pandas()
+        return frame.assign(**request_columns(self.tables["requests"]))
+
+    def save(self, folder: str | Path, force: bool = False, report: bool = True) -> Path:
+        """Write everything aside, then rename: a folder of that name is whole or not there.
+
+        Raises BadInput when it exists and `force` is not given, or cannot be written.
+        """
+        folder = Path(folder)
+        check_writable(folder, force)
+        # Only a resolved path has a name to put something beside: `..` has none, and a link is not to be replaced by a folder.
+        folder = folder.resolve()
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        try:
+            aside.mkdir(parents=True)
+            self._write(aside, report)
+            _swap(aside, folder)
+        except OSError as error:
+            raise BadInput(f"cannot write {folder}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return folder
+
+    def _write(self, folder: Path, report: bool) -> None:
+        from sim.spec.load import dump
+
+        (folder / "scenario.yaml").write_text(dump(self.scenario), encoding="utf-8")
+        (folder / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n", encoding="utf-8")
+        (folder / "meta.json").write_text(json.dumps(self.meta, indent=2) + "\n", encoding="utf-8")
+        for name, table in self.tables.items():
+            table.save(folder / f"{name}.parquet")
+        if report:
+            from sim.report.page import render
+
+            (folder / "report.html").write_text(render(self), encoding="utf-8")
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Result:
+        """A saved result. Raises BadInput when the folder holds none."""
+        from sim.spec.load import load
+
+        folder = Path(folder)
+        if not (folder / "meta.json").is_file():
+            raise BadInput(f"{folder} holds no result: meta.json is missing; a folder written by `burstsim run -o` is wanted")
+        try:
+            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            tables = {path.stem: Table.open(path) for path in sorted(folder.glob("*.parquet"))}
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{folder} holds a damaged result: {error}") from error
+        # What the run read may have moved since; the result must open all the same.
+        return cls(load(folder / "scenario.yaml", lookup=False), tables, meta)
+
+
+def check_writable(folder: Path, force: bool) -> None:
+    """Raise BadInput when a result could not be put there: said before a long run, not after it.
+
+    A folder that holds something else than a result is never replaced, `force` or not.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise BadInput(f"cannot write to {folder}: it is a file; name a folder")
+        filled = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror or error}") from error
+    if filled and not force:
+        raise BadInput(f"{folder} exists and is not empty; choose another folder, or give --force to replace it")
+    if filled and not (folder / "meta.json").is_file():
+        raise BadInput(f"{folder} is not empty and holds no result, so --force does not replace it; choose another folder")
+    folder = folder.resolve()
+    if Path.cwd().resolve().is_relative_to(folder):
+        raise BadInput(f"cannot write to {folder}: the working folder is in it; name another")
+    parent = folder.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise BadInput(f"cannot write to {folder}: {parent} is not a folder that can be written")
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put `new` in the place of `folder`, which comes back if that fails."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)

@@ -1,0 +1,135 @@
+"""Every registered workload and every kind of lengths keeps its contract; a new kind needs one line of minimal options here."""
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import simpy
+
+from sim.core.registry import FORMATS, LENGTHS, WORKLOADS
+from sim.core.request import Request
+from sim.core.rng import stream
+
+FIXED = {"kind": "fixed", "input": 100, "output": 10}
+TRACE = "arrival_s,input_tokens,output_tokens\n0.5,10,1\n0.5,20,2\n7,30,3\n"
+MINIMAL_WORKLOADS = {
+    "closed": {"concurrency": 3, "num_requests": 10, "lengths": FIXED},
+    "constant": {"rate": 2, "num_requests": 10, "lengths": FIXED},
+    "gamma": {"rate": 2, "cv": 2, "num_requests": 10, "lengths": FIXED},
+    "poisson": {"rate": 2, "num_requests": 10, "lengths": FIXED},
+    "preset": {"preset": "azure_conv_2023", "num_requests": 10},
+    "trace": {"path": "TRACE"},
+    "weibull": {"rate": 2, "shape": 0.5, "num_requests": 10, "lengths": FIXED},
+}
+MINIMAL_LENGTHS = {
+    "empirical": {"input": [[0, 1], [1, 100]], "output": [[0, 1], [1, 100]]},
+    "fixed": {"input": 100, "output": 10},
+    "lognormal": {"input": {"mean": 100, "sigma": 1}, "output": {"median": 10, "p99": 100}},
+    "preset": {"name": "azure_conv_2023"},
+    "uniform": {"input": [1, 100], "output": [1, 10]},
+}
+
+
+class World:
+    def __init__(self):
+        self.env = simpy.Environment()
+        self.name = "contract"
+        self.sent = []
+
+    def rng(self, name):
+        return stream(3, f"{self.name}/{name}")
+
+    def request(self, prompt, output, session=-1):
+        return Request(len(self.sent), self.env.now, prompt, output, session=session)
+
+    def submit(self, request):
+        self.sent.append((self.env.now, request.prompt, request.output, request.session))
+
+    def call(self, request):
+        self.submit(request)
+        return self.env.timeout(0.25 + request.output / 100, request)
+
+
+@pytest.fixture
+def trace_file(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text(TRACE)
+    return str(path)
+
+
+def workload(kind, trace_file):
+    assert kind in MINIMAL_WORKLOADS, f"give the workload '{kind}' minimal options in this file"
+    options = {key: trace_file if value == "TRACE" else value for key, value in MINIMAL_WORKLOADS[kind].items()}
+    checked, problems = WORKLOADS.check({"kind": kind, **options})
+    assert problems == []
+    return WORKLOADS.make(checked)
+
+
+def sent_by(kind, trace_file):
+    made, world = workload(kind, trace_file), World()
+    assert isinstance(made.name, str)
+    assert all(isinstance(remark, str) for remark in made.prepare())
+    expected = made.expected()
+    world.env.process(made.drive(world))
+    world.env.run()
+    assert world.sent
+    assert expected in (None, len(world.sent))
+    return world.sent
+
+
+@pytest.mark.parametrize("kind", WORKLOADS.names())
+def test_a_workload_ends_and_sends_what_can_be_served(kind, trace_file):
+    sent = sent_by(kind, trace_file)
+    at = [row[0] for row in sent]
+    assert at == sorted(at)
+    assert at[0] >= 0
+    for _, prompt, output, session in sent:
+        assert type(prompt) is type(output) is type(session) is int
+        assert prompt >= 1
+        assert output >= 1
+
+
+@pytest.mark.parametrize("kind", WORKLOADS.names())
+def test_a_workload_repeats_itself(kind, trace_file):
+    assert sent_by(kind, trace_file) == sent_by(kind, trace_file)
+
+
+@pytest.mark.parametrize("kind", WORKLOADS.names())
+def test_one_object_drives_two_worlds_alike(kind, trace_file):
+    made = workload(kind, trace_file)
+    worlds = World(), World()
+    for world in worlds:
+        made.prepare()
+        world.env.process(made.drive(world))
+        world.env.run()
+    assert worlds[0].sent == worlds[1].sent
+
+
+@pytest.mark.parametrize("kind", WORKLOADS.names())
+def test_unknown_keys_of_a_workload_are_refused(kind):
+    _, problems = WORKLOADS.check({"kind": kind, **MINIMAL_WORKLOADS[kind], "colour": "red"})
+    assert [problem.path for problem in problems] == ["colour"]
+
+
+@pytest.mark.parametrize("kind", LENGTHS.names())
+def test_lengths_are_whole_positive_and_repeatable(kind):
+    checked, problems = LENGTHS.check({"kind": kind, **MINIMAL_LENGTHS[kind]})
+    assert problems == []
+    law = LENGTHS.make(checked)
+    assert law.prepare() == []
+    for count in (0, 1, 1000):
+        first, second = (law.draw(stream(0, "lengths"), count) for _ in range(2))
+        for a, b in zip(first, second, strict=True):
+            assert a.dtype == np.int64
+            assert len(a) == count
+            assert (a == b).all()
+            assert (a >= 1).all()
+
+
+@pytest.mark.parametrize("name", FORMATS.names())
+def test_a_format_does_not_take_what_is_not_a_trace(name):
+    form = FORMATS.find(name)()
+    for head in (b"", b"hello\n", b"a,b\n1,2\n", b"{}\n", b"[1, 2]\n", b"\xff\xfe\x00"):
+        assert form.sniff("x.csv", head) is False
+    assert list(inspect.signature(form.read).parameters) == ["source"]

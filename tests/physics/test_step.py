@@ -1,0 +1,148 @@
+"""The step model: its fast forms equal its plain one, and it behaves as hardware does."""
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sim.core.request import Request
+from sim.physics.base import Work
+from sim.physics.step import RooflineStep, capture_sizes, pairs
+from sim.spec.hardware import gpu
+from sim.spec.llm import llm
+from sim.spec.scenario import EngineOptions, Pool
+
+LAYOUTS = [
+    ("meta-llama/Llama-3.1-8B", "h100_sxm", 1, "bf16", {}),
+    ("meta-llama/Llama-3.1-70B", "h100_sxm", 8, "fp8", {}),
+    ("mistralai/Mixtral-8x7B-v0.1", "a100_sxm_80gb", 4, "int4", {"cuda_graph": False}),
+    ("openai/gpt-oss-120b", "b200", 1, "mxfp4", {}),
+    ("deepseek-ai/DeepSeek-V3", "h200_sxm", 8, "fp8", {"cudagraph_capture_sizes": [1, 2, 4, 8]}),
+    ("mistralai/Mistral-7B-v0.1", "l40s", 1, "bf16", {"cuda_graph": False, "host_overhead": "1ms"}),
+]
+
+
+def model(name, chip, tp=1, precision="bf16", engine=None) -> RooflineStep:
+    pool = Pool.model_validate({"gpu": chip, "parallel": {"tp": tp}, "precision": precision, "engine": engine or {}})
+    return RooflineStep(llm(name), gpu(chip), pool)
+
+
+@pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}-tp{layout[2]}-{layout[3]}")
+def bound(request):
+    return model(*request.param)
+
+
+@settings(max_examples=60, deadline=None)
+@given(decoders=st.integers(1, 256), each=st.integers(1, 9000), step=st.integers(0, 5000))
+def test_line_is_the_plain_step_along_the_whole_stretch(bound, decoders, each, step):
+    held = decoders * each
+    seconds, slope, steps = bound.line(decoders, held)
+    assert steps >= 1
+    for j in {0, min(step, steps - 1), min(steps - 1, 20_000)}:
+        plain = bound.step(Work((), decoders, held + j * decoders)).seconds
+        assert seconds + slope * j == pytest.approx(plain, rel=1e-11)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    decoders=st.integers(0, 200),
+    each=st.integers(1, 9000),
+    chunks=st.lists(st.tuples(st.integers(1, 600), st.integers(0, 9000)), min_size=1, max_size=3),
+)
+def test_mixed_is_the_plain_step(bound, decoders, each, chunks):
+    requests = []
+    for number, (tokens, before) in enumerate(chunks):
+        request = Request(number, 0.0, before + tokens, 1)
+        request.computed = before
+        requests.append((request, tokens))
+    plain = bound.step(Work(tuple(chunks), decoders, decoders * each)).seconds
+    assert bound.mixed(decoders, decoders * each, requests) == pytest.approx(plain, rel=1e-11)
+
+
+@settings(max_examples=40, deadline=None)
+@given(decoders=st.integers(0, 200), each=st.integers(1, 9000), chunk=st.integers(0, 1500))
+def test_a_cost_is_the_sum_of_its_parts_and_never_below_the_roofline(bound, decoders, each, chunk):
+    if decoders + chunk == 0:
+        return
+    work = Work(((chunk, 0),) if chunk else (), decoders, decoders * each)
+    cost = bound.step(work)
+    assert cost.seconds == pytest.approx(cost.compute + cost.memory + cost.network + cost.host, rel=1e-12)
+    weights = bound.llm.weight_bytes(bound.pool.precision, bound.tp)
+    # Of experts a step may read few; a dense model reads all its layers.
+    if not bound.llm.n_experts:
+        head = bound.llm.vocab * bound.llm.hidden * 2 / bound.tp
+        assert cost.seconds >= (weights - 2 * head) / bound.gpu.bandwidth
+    peak = max(bound.gpu.flops.values())
+    assert cost.seconds >= bound.llm.flops_per_token * decoders / bound.tp / peak
+
+
+@settings(max_examples=40, deadline=None)
+@given(decoders=st.integers(1, 255), each=st.integers(1, 9000))
+def test_more_work_never_takes_less_time(bound, decoders, each):
+    def seconds(b, held, chunks=()):
+        return bound.step(Work(chunks, b, held)).seconds
+
+    held = decoders * each
+    assert seconds(decoders, held + 1) >= seconds(decoders, held)
+    assert seconds(decoders + 1, held) >= seconds(decoders, held)
+    assert seconds(decoders, held, ((17, 0),)) > seconds(decoders, held)
+    assert seconds(decoders, held, ((17, 400),)) >= seconds(decoders, held, ((17, 0),))
+
+
+def test_decode_of_8b_on_h100_is_bound_by_memory_and_near_measurements():
+    """Batch 1 at short context streams 15 GB of weights: 5 ms at full bandwidth; engines measure 7 to 9 ms."""
+    cost = model("meta-llama/Llama-3.1-8B", "h100_sxm").step(Work((), 1, 500))
+    assert 0.006 < cost.seconds < 0.010
+    assert cost.memory > 0.5 * cost.seconds
+
+
+def test_long_prefill_is_bound_by_compute():
+    cost = model("meta-llama/Llama-3.1-8B", "h100_sxm").step(Work(((2048, 6000),), 0, 0))
+    assert cost.compute > 0.8 * cost.seconds
+
+
+def test_cuda_graphs_matter_at_small_batch_only():
+    graphs, eager = (model("meta-llama/Llama-3.1-8B", "h100_sxm", engine={"cuda_graph": graph}) for graph in (True, False))
+    small, large = Work((), 1, 200), Work(((2000, 0),), 40, 40_000)
+    assert eager.step(small).seconds > 1.3 * graphs.step(small).seconds
+    assert eager.step(large).seconds == pytest.approx(graphs.step(large).seconds, rel=1e-9)
+
+
+def test_graphs_pad_to_captured_sizes():
+    bound = model("meta-llama/Llama-3.1-8B", "h100_sxm")
+    assert [bound.padded(n) for n in (1, 3, 5, 9, 250, 257, 500, 513)] == [1, 4, 8, 16, 256, 272, 512, 513]
+    assert bound.layers(bound.padded(9)) == bound.layers(16)
+
+
+def test_capture_sizes_are_vllms():
+    sizes = capture_sizes(EngineOptions())
+    assert sizes[:5] == (1, 2, 4, 8, 16)
+    assert sizes[-1] == 512
+    assert len(sizes) == 51
+    assert capture_sizes(EngineOptions(max_num_seqs=4))[-1] == 8
+    assert capture_sizes(EngineOptions(cuda_graph=False)) == ()
+
+
+def test_tensor_parallelism_divides_work_and_adds_network():
+    one, eight = (model("meta-llama/Llama-3.1-70B", "b200", tp, "fp8").step(Work((), 32, 32_000)) for tp in (1, 8))
+    assert one.network == 0.0
+    assert eight.network > 0.0
+    assert one.seconds / 8 < eight.seconds < one.seconds
+
+
+def test_a_sliding_window_bends_the_line():
+    bound = model("openai/gpt-oss-120b", "b200", 1, "mxfp4")
+    before, after = bound.line(4, 4 * 100), bound.line(4, 4 * 400)
+    assert before[2] == 128 - 100
+    assert after[1] == pytest.approx(before[1] / 2)
+
+
+@given(n=st.integers(1, 200), before=st.integers(0, 300), window=st.integers(1, 400))
+def test_pairs_are_counted_as_one_would_by_hand(n, before, window):
+    assert pairs(n, before, window) == sum(min(before + i, window) for i in range(1, n + 1))
+
+
+def test_a_dtype_without_a_fit_is_named():
+    bound = model("meta-llama/Llama-3.1-8B", "a100_sxm_80gb", 1, "fp8")
+    bound.step(Work((), 1, 10))
+    assert any("fp8" in text for text in bound.kernels.assumed)

@@ -1,0 +1,200 @@
+"""Every figure of the summary against numbers that can be worked out by hand."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from synthetic import PROMPT_SECONDS, SLOPE, STEP, edit, pool, queue, serve
+
+from sim.core.record import tables
+from sim.core.request import REJECTED
+from sim.study import metrics
+from sim.study.metrics import METRICS, Facts, distribution, request_columns, summarise, weighted_distribution
+
+GROUPS = {
+    "requests": {"arrived", "completed", "rejected", "failed", "unfinished"},
+    "throughput": {"requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "output_tokens_per_s_per_gpu"},
+    "slo": {"attainment", "goodput_requests_per_s", "target", "limits", "met"},
+    "gpu": {"count", "busy_fraction", "mfu", "mbu"},
+    "kv": {"peak_fraction", "mean_fraction", "preemptions", "prefix_hit_rate"},
+    "energy": {"kwh", "joules_per_output_token"},
+    "provenance": {"worst", "extrapolated", "extrapolations"},
+    "run": {"seed", "sim_s", "cpu_s", "events", "version", "digest"},
+}
+
+
+def two(**changes):
+    """Two requests of 11 and 1 tokens at 0 s and 1 s."""
+    return serve(np.array([0.0, 1.0]), np.array([11, 1]), **changes)
+
+
+def test_request_columns():
+    times = request_columns(two().tables["requests"])
+    decode = 10 * (STEP + SLOPE * 9 / 2)
+    assert times["ttft"] == pytest.approx([PROMPT_SECONDS] * 2)
+    assert times["tpot"][0] == pytest.approx(decode / 10)
+    assert np.isnan(times["tpot"][1])
+    assert times["e2e"] == pytest.approx([PROMPT_SECONDS + decode, PROMPT_SECONDS])
+    assert times["queue"] == pytest.approx([0, 0])
+
+
+def test_summary_has_the_promised_keys_and_is_json():
+    summary = summarise(queue(0.5, 500, slo={"ttft_p99": "1s", "tpot_p50": "50ms"}))
+    for group, keys in GROUPS.items():
+        assert set(summary[group]) == keys
+    for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s"):
+        assert set(summary[name]) == {"mean", "p50", "p90", "p95", "p99"}
+    assert "NaN" not in json.dumps(summary, allow_nan=False)
+    assert next(iter(summary)) == "verdict"
+    assert all(entry["ok"] for entry in summary["audit"].values())
+
+
+def test_every_metric_says_what_it_is():
+    for name, entry in METRICS.items():
+        assert entry.name == name
+        assert entry.doc
+
+
+def test_rates_divide_by_the_span():
+    summary = summarise(two())
+    span = 1 + PROMPT_SECONDS
+    assert summary["throughput"]["requests_per_s"] == pytest.approx(2 / span)
+    assert summary["throughput"]["output_tokens_per_s"] == pytest.approx(12 / span)
+    assert summary["throughput"]["total_tokens_per_s"] == pytest.approx(212 / span)
+    assert summary["throughput"]["output_tokens_per_s_per_gpu"] == pytest.approx(12 / span)
+
+
+def test_gpu_time_money_and_energy():
+    summary = summarise(two())
+    span = 1 + PROMPT_SECONDS
+    busy = 2 * PROMPT_SECONDS + 10 * (STEP + SLOPE * 9 / 2)
+    pairs = 2 * 5050 + 10 * 100 + 55
+    held = 10 * 100 + 45
+    assert summary["gpu"]["busy_fraction"] == pytest.approx(busy / span)
+    assert summary["gpu"]["mfu"] == pytest.approx((210 * 2e9 + pairs * 1e5) / (1e15 * span))
+    assert summary["gpu"]["mbu"] == pytest.approx((12 * 2e9 + held * 1e5) / (3e12 * span))
+    assert summary["cost"]["usd_per_hour"] == pytest.approx(3.6)
+    assert summary["cost"]["usd_total"] == pytest.approx(span / 1000)
+    assert summary["cost"]["usd_per_million_output_tokens"] == pytest.approx(span / 1000 / 12 * 1e6)
+    assert summary["cost"]["usd_per_request"] == pytest.approx(span / 2000)
+    joules = summary["energy"]["kwh"] * 3.6e6
+    assert 70 * span + 630 * 0.35 * busy < joules < 700 * span
+    assert summary["energy"]["joules_per_output_token"] == pytest.approx(joules / 12)
+
+
+def test_power_saturates_at_tdp():
+    hot = pool(peak_flops=1e9, bandwidth=1e9)
+    assert metrics.step_power(Facts(two(pools=[hot]))) == pytest.approx([700.0] * 3)
+
+
+def test_no_price_no_cost():
+    summary = summarise(two(pools=[pool(price_per_hour=None)]))
+    assert set(summary["cost"].values()) == {None}
+
+
+def test_kv_fractions():
+    summary = summarise(two())
+    assert summary["kv"]["peak_fraction"] == pytest.approx(7 / 1000)
+    busy = 2 * PROMPT_SECONDS + 10 * (STEP + SLOPE * 9 / 2)
+    assert summary["kv"]["mean_fraction"] == pytest.approx(7 * busy / 1000 / (1 + PROMPT_SECONDS))
+    assert summary["kv"]["prefix_hit_rate"] is None
+
+
+def test_gaps_are_run_length_coded_with_an_exact_mean():
+    result = queue(0.5, 300)
+    values, weights = Facts(result).gaps()
+    requests = result.tables["requests"]
+    assert weights.sum() == (requests["output_tokens"] - 1).sum()
+    assert values @ weights == pytest.approx((requests["last_token"] - requests["first_token"]).sum())
+    # Against every single gap, spelled out.
+    steps = result.tables["stretches"]["steps"][result.tables["stretches"]["decoders"] > 0]
+    every = np.concatenate([STEP + SLOPE * np.arange(k) for k in steps])
+    assert weighted_distribution(values, weights)["p50"] == pytest.approx(np.median(every), rel=1e-3)
+
+
+def test_a_stall_is_one_gap():
+    result = two()
+    result.tables["stalls"].append((0, 0, 1.0, 3.0))
+    assert summarise(result)["itl_s"]["p99"] == pytest.approx(2.0)
+
+
+def test_distributions():
+    assert distribution(np.array([np.nan])) is None
+    assert distribution(np.array([1.0, np.nan, 3.0]))["mean"] == 2
+    spread = weighted_distribution(np.array([3.0, 1.0]), np.array([10, 90]))
+    assert (spread["p50"], spread["p90"], spread["p95"], spread["mean"]) == (1, 1, 3, 1.2)
+    assert weighted_distribution(np.empty(0), np.empty(0)) is None
+
+
+def test_the_histogram_agrees_with_the_sort(monkeypatch):
+    rng = np.random.Generator(np.random.PCG64(1))
+    values, weights = rng.lognormal(-4, 1, 20_000), rng.integers(1, 100, 20_000)
+    exact = weighted_distribution(values, weights)
+    monkeypatch.setattr(metrics, "SORTABLE", 100)
+    assert weighted_distribution(values, weights) == pytest.approx(exact, rel=1.1e-3)
+
+
+def test_slo_counts_the_lost_and_lists_the_limits():
+    result = two(slo={"ttft_p50": "10ms", "ttft_p99": "30ms", "e2e_p90": "1s", "attainment": 0.9})
+    summary = summarise(result)["slo"]
+    assert summary["attainment"] == 1
+    assert [row["limit"] for row in summary["limits"]] == ["ttft_p50", "ttft_p99", "e2e_p90"]
+    assert [row["ok"] for row in summary["limits"]] == [False, True, True]
+    assert summary["met"] is False
+    edit(result.tables["requests"], "status", 1, REJECTED)
+    assert summarise(result)["slo"]["attainment"] == 0.5
+
+
+def test_a_request_is_held_to_the_highest_percentile_of_each_measure():
+    result = two(slo={"ttft_p50": "1ms", "ttft_p99": "30ms", "tpot_p99": "5ms"})
+    assert summarise(result)["slo"]["attainment"] == 0.5
+    assert summarise(result)["slo"]["goodput_requests_per_s"] == pytest.approx(1 / (1 + PROMPT_SECONDS))
+
+
+def test_a_median_alone_asks_for_half():
+    assert summarise(two(slo={"ttft_p50": "30ms"}))["slo"]["target"] == 0.5
+    assert summarise(two(slo={"ttft_p99": "30ms", "e2e_p50": "80ms"}))["slo"]["met"] is True
+    assert summarise(two(slo={"ttft_p50": "30ms", "ttft_p99": "30ms"}))["slo"]["target"] == 0.99
+
+
+def test_without_limits_there_is_nothing_to_meet():
+    assert summarise(two())["slo"] == {"attainment": None, "goodput_requests_per_s": None, "target": None, "limits": [], "met": None}
+
+
+def test_an_empty_run_is_all_none():
+    summary = summarise(serve(np.empty(0), np.empty(0, dtype=int)))
+    assert summary["requests"]["arrived"] == 0
+    assert summary["ttft_s"] is None
+    assert summary["throughput"]["requests_per_s"] is None
+    json.dumps(summary, allow_nan=False)
+
+
+def test_provenance_is_the_weakest_link():
+    summary = summarise(two(pools=[pool(extrapolated=["fp8 GEMM"])]))["provenance"]
+    assert summary == {"worst": "judgement", "extrapolated": True, "extrapolations": ["serve: fp8 GEMM"]}
+
+
+def test_a_pool_that_never_worked():
+    result = two()
+    replicas = result.tables["replicas"]
+    replicas.append((replicas.label("pool", "spare"), 0, 8, 0.0, float("nan"), 10, 16, 0, 0, 0, 0, 0))
+    result.meta["pools"].append(pool("spare", gpus=8))
+    summary = summarise(result)
+    assert summary["gpu"]["count"] == 9
+    assert summary["cost"]["usd_per_hour"] == pytest.approx(9 * 3.6)
+
+
+def test_summaries_need_neither_pandas_nor_matplotlib():
+    code = "import sys, sim.study.metrics, sim.study.audit, sim.study.verdict; print({'pandas', 'matplotlib', 'simpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_tables_without_stalls():
+    result = two()
+    del result.tables["stalls"]
+    assert summarise(result)["itl_s"]["mean"] == pytest.approx(STEP + SLOPE * 9 / 2)
+    assert "stalls" in tables()

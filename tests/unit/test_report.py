@@ -1,0 +1,135 @@
+"""The page: whole, self-contained, the same for the same result, and small however long the run."""
+from __future__ import annotations
+
+import doctest
+import re
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from synthetic import edit, pool, queue, serve
+
+import sim.report.words
+from sim.core.request import REJECTED
+from sim.report.page import render
+from sim.report.plots import plots
+from sim.study.metrics import Facts
+
+VOID = {"meta", "path", "use", "br", "link"}
+
+
+class Balance(HTMLParser):
+    """Every element that opens closes, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def result():
+    return queue(0.8, 600, replicas=2, slo={"ttft_p99": "3s", "tpot_p50": "5ms"}, name="<b>chat & co</b>", description="a day's traffic")
+
+
+@pytest.fixture(scope="module")
+def page(result):
+    return render(result)
+
+
+def test_it_is_one_page_that_loads_nothing(page):
+    assert page.startswith("<!DOCTYPE html>")
+    assert not re.search(r"<script|<link|<img|@import|url\((?!#)|src=", page)
+    assert set(re.findall(r"https?://[^\"'\s<]+", page)) <= {"http://www.w3.org/1999/xlink"}
+    checked = Balance()
+    checked.feed(page)
+    assert checked.open == []
+
+
+def test_text_is_escaped(page):
+    assert "<b>chat" not in page
+    assert "&lt;b&gt;chat &amp; co" in page
+
+
+def test_the_verdict_comes_before_any_figure(page, result):
+    body = page[page.index("<body>") :]
+    assert body.index(result.summary["verdict"].capitalize()) < body.index("TTFT")
+    assert result.summary["verdict_reason"] in body
+
+
+def test_it_holds_what_a_reader_asks_for(page, result):
+    for text in ("Service levels", "not met", "Traffic and queue", "What the GPUs did", "Assumptions", "judgement", "datasheet", "a source",
+                 "Little", "Digest of the scenario", "kind: poisson", "Seed"):  # fmt: skip
+        assert text in page
+    assert page.count("<svg") == 6
+
+
+def test_the_same_result_gives_the_same_page(page):
+    again = queue(0.8, 600, replicas=2, slo={"ttft_p99": "3s", "tpot_p50": "5ms"}, name="<b>chat & co</b>", description="a day's traffic")
+    assert render(again) == page
+
+
+def test_plots_use_the_colours_of_the_page(result):
+    for plot in plots(Facts(result)):
+        assert not re.search(r"#0102[0-9a-f]{2}|#000000|fill: black|font-family", plot.svg)
+        assert 'role="img"' in plot.svg
+        assert plot.note in plot.svg
+
+
+def test_several_pools_get_a_plot_of_their_own():
+    result = queue(0.5, 200)
+    replicas = result.tables["replicas"]
+    replicas.append((replicas.label("pool", "_$spare"), 0, 1, 0.0, result.meta["sim_s"], 10, 16, 0, 0, 0, 0, 0))
+    result.meta["pools"].append(pool("_$spare", price_per_hour=None))
+    drawn = {plot.title: plot for plot in plots(Facts(result))}
+    assert "$spare" in drawn["Busy GPUs by pool"].svg
+    assert "_$spare" in render(result)
+
+
+def test_an_empty_run_has_a_page_without_plots():
+    page = render(serve(np.empty(0), np.empty(0, dtype=int)))
+    assert "Nothing arrived" in page
+    assert "<svg" not in page
+
+
+def test_one_request_and_a_batch_have_pages():
+    assert "<svg" in render(serve(np.zeros(1), np.array([1])))
+    assert "at once" in render(serve(np.zeros(80), np.full(80, 40)))
+
+
+def test_warnings_are_said_first():
+    result = queue(0.5, 100, remarks=["poisson: a remark"], pools=[pool(extrapolated=["fp8 was never measured"])])
+    requests = result.tables["requests"]
+    edit(requests, "status", 3, REJECTED)
+    edit(requests, "reason", 3, requests.label("reason", "kv_capacity"))
+    page = render(result)
+    assert "1 of 100 requests were turned away (kv_capacity 1)" in page
+    assert "a remark" in page
+    assert "serve: fp8 was never measured" in page
+    assert "Checks failed" in page
+
+
+def test_long_runs_stay_small_and_quick():
+    result = queue(0.8, 20_000, replicas=4)
+    assert result.summary["verdict"]
+    began = time.process_time()
+    page = render(result)
+    assert len(page) < 600_000
+    assert time.process_time() - began < 2.5
+
+
+def test_figures_in_words():
+    assert doctest.testmod(sim.report.words).failed == 0

@@ -1,0 +1,163 @@
+"""What a workload is, and what it may touch: a generator of requests driving a world.
+
+A workload is one dataclass; its public fields are its YAML keys. `prepare` reads files and checks them before the clock starts, so bad
+input never leaves a half-written result. Open-loop traffic uses `submit`; whoever waits for answers uses `call`. Times are seconds.
+
+`OpenLoop` holds what every kind of open-loop traffic shares, so that such a kind is one formula: its gaps between arrivals. Random draws
+come in blocks of fixed size from streams named after their purpose: a longer run begins with the same requests, a higher rate squeezes the
+same gaps, and a million requests never exist at once.
+"""
+from __future__ import annotations
+
+import abc
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from sim.core.registry import LENGTHS
+from sim.core.request import Request
+from sim.core.units import Seconds
+from workloads.lengths.base import Lengths
+
+BLOCK = 4096
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+NonNegativeSeconds = Annotated[Seconds, Field(ge=0)]
+
+
+class Client(Protocol):
+    """The world as one workload sees it. Random streams are the workload's own: `rng("lengths")` of one never moves another's."""
+
+    env: Any
+    name: str
+
+    def rng(self, name: str) -> np.random.Generator: ...
+
+    def request(self, prompt: int, output: int, session: int = -1) -> Request:
+        """A request arriving now; `prompt` and `output` are token counts >= 1."""
+
+    def submit(self, request: Request) -> None:
+        """Send it and go on."""
+
+    def call(self, request: Request) -> Any:
+        """Send it; the SimPy event returned succeeds with the request when it has ended (also rejected or failed)."""
+
+
+class Workload(Protocol):
+    """`closed_loop`: the load waits for answers, so it bends to the cluster and cannot overload it."""
+
+    name: str
+    closed_loop: ClassVar[bool]
+
+    def prepare(self) -> list[str]:
+        """Read and check inputs, once, before `expected` and `drive`. Returns remarks for the result (such as rows left out).
+
+        Raises BadInput.
+        """
+
+    def expected(self) -> int | None:
+        """Requests it will send, when known: for the progress bar. Only after `prepare`."""
+
+    def drive(self, world: Client) -> Generator[Any, Any, None]:
+        """A SimPy process: sleeps with `yield world.env.timeout(seconds)`, submits requests, ends when the traffic ends."""
+
+
+@dataclass(kw_only=True)
+class OpenLoop(abc.ABC):
+    """Traffic that does not wait for answers. It ends after `num_requests` or `duration`, whichever comes first; one of them is needed.
+
+    `start`: when the traffic begins; `duration`: arrivals fall in [start, start + duration).
+    """
+
+    closed_loop: ClassVar[bool] = False
+    name: str = ""
+    lengths: Annotated[Any, LENGTHS]
+    start: NonNegativeSeconds = 0.0
+    num_requests: Count | None = None
+    duration: PositiveSeconds | None = None
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        return needs_an_end(values)
+
+    def prepare(self) -> list[str]:
+        return prepared(self.lengths)
+
+    def expected(self) -> int | None:
+        return self.num_requests if self.duration is None else None
+
+    @abc.abstractmethod
+    def gaps(self, rng: np.random.Generator) -> np.ndarray:
+        """BLOCK times between one arrival and the next. Every kind has its own."""
+
+    def arrivals(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Arrival times after `start`, ascending, BLOCK at a time, without end. The first arrival comes one gap after `start`."""
+        now = 0.0
+        while True:
+            times = now + np.cumsum(self.gaps(rng))
+            yield times
+            now = times[-1]
+
+    def drive(self, world: Client) -> Generator[Any, Any, None]:
+        lengths, left = world.rng("lengths"), self.num_requests
+        for times in self.arrivals(world.rng("arrivals")):
+            prompts, outputs = self.lengths.draw(lengths, BLOCK)
+            count = len(times) if left is None else min(left, len(times))
+            if self.duration is not None:
+                count = min(count, int(np.searchsorted(times, self.duration)))
+            yield from send(world, self.start + times[:count], prompts, outputs)
+            left = None if left is None else left - count
+            if count < len(times) or left == 0:
+                return
+
+
+def needs_an_end(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """The problem of open-loop traffic that would never stop."""
+    if values["num_requests"] is None and values["duration"] is None:
+        yield "", "neither num_requests nor duration is given, so this traffic would never end; give one of them (or both)"
+
+
+def prepared(lengths: Lengths) -> list[str]:
+    """Prepare the lengths of a workload, problems addressed from the workload."""
+    from sim.core.errors import BadInput
+
+    try:
+        return lengths.prepare()
+    except BadInput as error:
+        raise BadInput([problem._replace(path=f"lengths.{problem.path}".rstrip(".")) for problem in error.problems]) from None
+
+
+def send(
+    world: Client, times: np.ndarray, prompts: np.ndarray, outputs: np.ndarray, sessions: np.ndarray | None = None
+) -> Generator[Any, Any, None]:
+    """Submit a request at each of `times` (absolute, ascending); equal times go out together, without a wait between them.
+
+    `prompts` and `outputs` are token counts, at least as many as times; `sessions` numbers the session of each request.
+    """
+    env, timeout, request, submit = world.env, world.env.timeout, world.request, world.submit
+    # The last time asked for, not env.now: rounding of a wait must not split arrivals of one instant.
+    clock = env.now
+    if sessions is None:
+        for at, prompt, output in zip(times.tolist(), prompts.tolist(), outputs.tolist(), strict=False):
+            if at > clock:
+                yield timeout(at - env.now)
+                clock = at
+            submit(request(prompt, output))
+        return
+    for at, prompt, output, session in zip(times.tolist(), prompts.tolist(), outputs.tolist(), sessions.tolist(), strict=False):
+        if at > clock:
+            yield timeout(at - env.now)
+            clock = at
+        submit(request(prompt, output, session))
+
+
+def pairs(lengths: Lengths, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
+    """(prompt, output) token counts one at a time, drawn in blocks, without end."""
+    while True:
+        prompts, outputs = lengths.draw(rng, BLOCK)
+        yield from zip(prompts.tolist(), outputs.tolist(), strict=True)

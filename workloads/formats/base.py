@@ -1,0 +1,131 @@
+"""What a trace format is: it recognises a file and turns it into rows; and how a file becomes rows that can be trusted.
+
+A format is one dataclass with `sniff` and `read`. It finds bad cells; what is wrong with good numbers (order, negative times, requests
+without tokens) is found here, the same for all formats. Everything wrong with a file is said at once, the first ten things in full.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from sim.core.errors import BadInput, Problem, did_you_mean
+from sim.core.registry import FORMATS
+from workloads.formats._source import Source, listed, open_source
+
+HEAD = 1 << 20
+MOST_TOKENS = 2**31 - 1
+ZeroTokens = Literal["error", "skip"]
+Order = Literal["check", "sort", "any"]
+
+
+class Rows(NamedTuple):
+    """A trace as arrays of one length.
+
+    `arrival`: seconds from the trace's own origin (float64), or None when the format has no times; NaN where a cell is bad. `prompt` and
+    `output`: tokens (int64), `session`: number of the session or -1 (int64), `line`: where the row stands in the file (from 1; the row
+    number where a file has no lines). `remarks` go to the result.
+    """
+
+    arrival: np.ndarray | None
+    prompt: np.ndarray
+    output: np.ndarray
+    session: np.ndarray
+    line: np.ndarray
+    remarks: list[str]
+
+    def pick(self, which: np.ndarray | slice) -> Rows:
+        """The rows of a mask, of indices or of a slice."""
+        arrival = None if self.arrival is None else self.arrival[which]
+        return Rows(arrival, self.prompt[which], self.output[which], self.session[which], self.line[which], self.remarks)
+
+
+class Format(Protocol):
+    def sniff(self, path: str, head: bytes) -> bool:
+        """Whether a file that begins with `head` (already unpacked) is of this format. `path` is its name, often misleading."""
+
+    def read(self, source: Source) -> Rows:
+        """The rows of the file, in its order. Bad cells go to `source.findings`; raises BadInput when there is nothing to read."""
+
+
+def load(path: str, format: str = "auto", zero_tokens: ZeroTokens = "error", order: Order = "check") -> Rows:
+    """Read and check a trace file, plain or gzipped.
+
+    `format`: a name of the family `format`, or `auto`. `zero_tokens`: whether rows without a prompt or an answer are an error or left out.
+    `order`: times must ascend (`check`), are made to (`sort`), or do not matter (`any`). Raises BadInput with all that is wrong.
+    """
+    source = open_source(path)
+    try:
+        rows = reader(source, format).read(source)
+    except BadInput as error:
+        other = [name for name in recognised(source) if name != format]
+        if format != "auto" and other:
+            error.problems.append(Problem(f"it looks like format {' or '.join(other)}", file=path))
+        raise
+    rows = _tokens(source, rows, zero_tokens)
+    if order != "any" and rows.arrival is not None:
+        rows = _times(source, rows, order)
+    source.findings.stop()
+    if not len(rows.prompt):
+        source.fail("no row of it is usable")
+    return rows
+
+
+def reader(source: Source, format: str) -> Format:
+    """The format of that name, or with `auto` the only one that recognises the file. Raises BadInput."""
+    if format != "auto":
+        found: Format = FORMATS.find(format)()
+        return found
+    names = recognised(source)
+    if len(names) > 1:
+        source.fail(f"this may be {' or '.join(names)}, which differ in the unit of time or of lengths; set format to the right one")
+    if not names:
+        source.fail(f"the format is not recognised; {source.opening()}; known formats: {', '.join(FORMATS.names())}")
+    chosen: Format = FORMATS.find(names[0])()
+    return chosen
+
+
+def recognised(source: Source) -> list[str]:
+    """Names of the formats that the file may be of."""
+    return [name for name in FORMATS.names() if FORMATS.find(name)().sniff(source.path, source.data[:HEAD])]
+
+
+def unknown_format(name: str) -> Iterable[tuple[str, str]]:
+    """The problem, if any, of a format's name, as a kind's `check` gives it."""
+    if name != "auto" and name not in FORMATS.names():
+        yield "format", f"unknown format '{name}'; {did_you_mean(name, ['auto', *FORMATS.names()])}"
+
+
+def _tokens(source: Source, rows: Rows, zero_tokens: ZeroTokens) -> Rows:
+    for name, counts in (("input", rows.prompt), ("output", rows.output)):
+        negative = counts < 0
+        if negative.any():
+            source.found(f"negative {name} tokens", rows.line[negative])
+        huge = counts > MOST_TOKENS
+        if huge.any():
+            source.found(f"{name} tokens beyond {MOST_TOKENS}", rows.line[huge])
+    zero = (rows.prompt == 0) | (rows.output == 0)
+    if not zero.any():
+        return rows
+    if zero_tokens == "error":
+        source.found("no input or no output tokens", rows.line[zero], "; `zero_tokens: skip` leaves such rows out")
+        return rows
+    where = listed(source.unit, rows.line[zero])
+    remark = f"{source.name}: left out {zero.sum()} of {len(zero)} rows without input or output tokens ({where})"
+    return rows.pick(~zero)._replace(remarks=[*rows.remarks, remark])
+
+
+def _times(source: Source, rows: Rows, order: Order) -> Rows:
+    assert rows.arrival is not None
+    negative = rows.arrival < 0
+    if negative.any():
+        source.found("negative times", rows.line[negative])
+    if order == "sort":
+        return rows.pick(np.argsort(rows.arrival, kind="stable"))
+    good = np.flatnonzero(np.isfinite(rows.arrival))
+    back = good[1:][np.diff(rows.arrival[good]) < 0]
+    if len(back):
+        source.found("a time before that of the row above", rows.line[back], "; `sort: true` puts the rows in order of time")
+    return rows
+

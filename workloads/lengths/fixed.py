@@ -1,0 +1,19 @@
+"""Every request alike, as in most benchmarks: `input` prompt tokens, `output` generated ones."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from workloads.lengths.base import Lengths
+
+
+@dataclass(kw_only=True)
+class Fixed(Lengths):
+    input: Annotated[int, Field(ge=1)]
+    output: Annotated[int, Field(ge=1)]
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.full(count, self.input, dtype=np.int64), np.full(count, self.output, dtype=np.int64)
