@@ -3,7 +3,7 @@
 A workload is one dataclass; its public fields are its YAML keys. `prepare` reads files and checks them before the clock starts, so bad
 input never leaves a half-written result. Open-loop traffic uses `submit`; whoever waits for answers uses `call`. Times are seconds.
 
-`OpenLoop` holds what every kind of open-loop traffic shares, so that such a kind is one formula: its gaps between arrivals. Random draws
+`OpenLoop` holds what every kind of open-loop traffic shares, so that such a kind is one formula: when requests arrive (or, in a `Renewal`, how long it is from one to the next). Random draws
 come in blocks of fixed size from streams named after their purpose: a longer run begins with the same requests, a higher rate squeezes the
 same gaps, and a million requests never exist at once.
 """
@@ -92,16 +92,8 @@ class OpenLoop(abc.ABC):
         return self.num_requests if self.duration is None else None
 
     @abc.abstractmethod
-    def gaps(self, rng: np.random.Generator) -> np.ndarray:
-        """BLOCK times between one arrival and the next. Every kind has its own."""
-
     def arrivals(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Arrival times after `start`, ascending, BLOCK at a time, without end. The first arrival comes one gap after `start`."""
-        now = 0.0
-        while True:
-            times = now + np.cumsum(self.gaps(rng))
-            yield times
-            now = times[-1]
+        """Arrival times after `start`, ascending, BLOCK at a time, without end."""
 
     def drive(self, world: Client) -> Generator[Any, Any, None]:
         lengths, left = world.rng("lengths"), self.num_requests
@@ -114,6 +106,22 @@ class OpenLoop(abc.ABC):
             left = None if left is None else left - count
             if count < len(times) or left == 0:
                 return
+
+
+@dataclass(kw_only=True)
+class Renewal(OpenLoop):
+    """Open-loop traffic whose gaps between arrivals are independent draws from one law; the first arrival comes one gap after `start`."""
+
+    @abc.abstractmethod
+    def gaps(self, rng: np.random.Generator) -> np.ndarray:
+        """BLOCK times between one arrival and the next. Every kind has its own."""
+
+    def arrivals(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        now = 0.0
+        while True:
+            times = now + np.cumsum(self.gaps(rng))
+            yield times
+            now = times[-1]
 
 
 def needs_an_end(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.base import BLOCK, OpenLoop, Positive, Rate
+from workloads.base import BLOCK, Renewal, Positive, Rate
 
 
 @dataclass(kw_only=True)
-class Gamma(OpenLoop):
+class Gamma(Renewal):
     """`rate`: mean requests per second. `cv`: standard deviation of the gaps over their mean."""
 
     rate: Rate

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.base import BLOCK, OpenLoop, Rate
+from workloads.base import BLOCK, Renewal, Rate
 
 
 @dataclass(kw_only=True)
-class Poisson(OpenLoop):
+class Poisson(Renewal):
     """`rate`: mean requests per second."""
 
     rate: Rate

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from workloads.base import BLOCK, OpenLoop, Rate, needs_an_end
+from workloads.base import BLOCK, Renewal, Rate, needs_an_end
 
 SHAPES = (0.1, 100.0)
 
 
 @dataclass(kw_only=True)
-class Weibull(OpenLoop):
+class Weibull(Renewal):
     """`rate`: mean requests per second. Either `shape` or `cv`, the standard deviation of the gaps over their mean."""
 
     rate: Rate

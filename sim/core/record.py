@@ -82,12 +82,15 @@ class Table:
         return self._stored + self._chunked + len(self._rows)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        """A column as one array; of what went to disk, only this column is read back."""
+        """A column as one array, not to be written to; of what went to disk, only this column is read back."""
         dtypes = {c.name: c.dtype for c in self.columns}
         if name not in dtypes:
             raise KeyError(f"table {self.name} has no column '{name}'; {did_you_mean(name, dtypes)}")
+        self._flush()
+        if len(self._chunks) > 1:
+            self._join()
         parts = [batch[name] for batch in self._batches([name])]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=dtypes[name])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, dtype=dtypes[name])
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
         """The table (or some columns) as a pandas DataFrame, categories as text."""
@@ -101,12 +104,9 @@ class Table:
 
     def save(self, path: Path) -> None:
         """Write the table as one Parquet file, a chunk at a time."""
-        import pyarrow.parquet as pq
-
-        schema = self._schema()
-        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        with self._writer(path) as writer:
             for batch in self._batches([c.name for c in self.columns]):
-                writer.write_table(self._arrow(batch, schema))
+                writer.write_table(self._arrow(batch, writer.schema))
 
     def _batches(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
         self._flush()
@@ -114,6 +114,14 @@ class Table:
             yield from self._read(part, names)
         for chunk in self._chunks:
             yield {name: chunk[name] for name in names}
+
+    def _join(self) -> None:
+        """Make one chunk of all, column by column, so that a reader's array and the table's are the same memory."""
+        whole = {}
+        for c in self.columns:
+            whole[c.name] = np.concatenate([chunk.pop(c.name) for chunk in self._chunks])
+            whole[c.name].flags.writeable = False
+        self._chunks = [whole]
 
     def _flush(self) -> None:
         if self._rows:
@@ -125,19 +133,22 @@ class Table:
             self._spool()
 
     def _spool(self) -> None:
-        import pyarrow.parquet as pq
-
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="burstsim-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         part = self._folder / f"{self.name}-{len(self._parts)}.parquet"
-        schema = self._schema()
-        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        with self._writer(part) as writer:
             for chunk in self._chunks:
-                writer.write_table(self._arrow(chunk, schema))
+                writer.write_table(self._arrow(chunk, writer.schema))
         self._parts.append(part)
         self._stored += self._chunked
         self._chunks, self._chunked = [], 0
+
+    def _writer(self, path: Path) -> Any:
+        import pyarrow.parquet as pq
+
+        # Dictionaries pay for categories only: times hardly ever repeat.
+        return pq.ParquetWriter(path, self._schema(), compression="zstd", use_dictionary=list(self.labels))
 
     def _schema(self) -> Any:
         import pyarrow as pa
@@ -156,11 +167,9 @@ class Table:
 
         arrays = []
         for c in self.columns:
-            values = batch[c.name]
-            if c.name in self.labels:
-                arrays.append(pa.DictionaryArray.from_arrays(pa.array(values.astype("i4")), pa.array(self.labels[c.name], pa.string())))
-            else:
-                arrays.append(pa.array(values))
+            values = np.ascontiguousarray(batch[c.name], dtype=c.dtype)
+            array = pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
+            arrays.append(pa.DictionaryArray.from_arrays(array, _strings(self.labels[c.name])) if c.name in self.labels else array)
         return pa.Table.from_arrays(arrays, schema=schema)
 
     def _read(self, path: Path, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
@@ -180,6 +189,15 @@ class Table:
                     else:
                         batch[name] = array.to_numpy(zero_copy_only=False).astype(kinds[name], copy=False)
                 yield batch
+
+
+def _strings(texts: Sequence[str]) -> Any:
+    """An Arrow array of texts, from buffers: `pa.array` imports pandas, which costs more than writing a file."""
+    import pyarrow as pa
+
+    encoded = [text.encode() for text in texts]
+    offsets = np.cumsum([0, *map(len, encoded)], dtype="i4")
+    return pa.Array.from_buffers(pa.string(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))])
 
 
 REQUESTS = (

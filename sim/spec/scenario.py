@@ -127,7 +127,7 @@ class Slo(Spec):
     e2e_p90: PositiveSeconds | None = None
     e2e_p95: PositiveSeconds | None = None
     e2e_p99: PositiveSeconds | None = None
-    attainment: Fraction = 0.99
+    attainment: Fraction | None = Field(None, description="default: the lowest of the percentiles held to, such as 0.99 for ttft_p99")
 
 
 class Scenario(Spec):

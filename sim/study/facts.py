@@ -16,6 +16,7 @@ from sim.core.request import COMPLETED, UNFINISHED
 from sim.study.result import Result
 
 SUB_RUNS = 8
+ALIKE = 1e-3
 
 
 class Tables:
@@ -115,7 +116,8 @@ class Tables:
         return arrival, np.where(np.isnan(admitted), np.maximum(never, arrival), admitted)
 
     def gaps(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inter-token gaps as (seconds, how many), run-length coded: at most `SUB_RUNS` values per stretch, and one per stall.
+        """Inter-token gaps as (seconds, how many), run-length coded: a value per stretch, or up to `SUB_RUNS` where its steps differ by more
+        than `ALIKE`, and one per stall.
 
         Step lengths grow linearly within a stretch and sum to its seconds, so the weighted mean is exact.
         """
@@ -123,12 +125,14 @@ class Tables:
         steps, decoders = self.col("stretches", "steps").astype("i8"), self.col("stretches", "decoders").astype("i8")
         slope = np.where(steps > 1, 2 * (seconds - steps * first) / np.maximum(steps * (steps - 1), 1), 0.0)
         values, weights = [], []
-        runs = np.minimum(steps, SUB_RUNS)
+        spread = slope * (steps - 1) / np.maximum(first, 1e-300)
+        runs = np.minimum(steps, np.clip(np.ceil(spread / ALIKE), 1, SUB_RUNS).astype("i8"))
         for part in range(SUB_RUNS):
             rows = np.flatnonzero((part < runs) & (decoders > 0))
             low, high = steps[rows] * part // runs[rows], steps[rows] * (part + 1) // runs[rows]
-            one = steps[rows] == 1
-            values.append(np.where(one, seconds[rows], first[rows] + slope[rows] * (low + high - 1) / 2))
+            whole = runs[rows] == 1
+            mean = seconds[rows] / steps[rows]
+            values.append(np.where(whole, mean, first[rows] + slope[rows] * (low + high - 1) / 2))
             weights.append(decoders[rows] * (high - low))
         stalls = self.col("stalls", "end") - self.col("stalls", "start")
         return np.concatenate([*values, stalls]), np.concatenate([*weights, np.ones(len(stalls), dtype="i8")])

@@ -22,7 +22,8 @@ from sim.study.facts import Tables
 from sim.study.result import Result
 
 PERCENTILES = (50, 90, 95, 99)
-SORTABLE = 2_000_000
+SORTABLE = 50_000
+BINS = 65_536
 # Power of a busy GPU over its idle power, as a share of (TDP - idle): a floor for being busy at all, the rest with the utilisation of the
 # tighter of compute and memory. Judgement: decode at full memory bandwidth is known to draw close to TDP, small batches well below.
 BUSY_POWER = 0.35
@@ -108,7 +109,7 @@ def distribution(values: np.ndarray) -> dict[str, float] | None:
 def weighted_distribution(values: np.ndarray, weights: np.ndarray) -> dict[str, float] | None:
     """Mean and percentiles of run-length coded values: the smallest value with at least that share of the weight at or below it.
 
-    Beyond `SORTABLE` rows a histogram of 20,000 logarithmic bins stands in for the sort (relative error below 0.1 % over eight decades).
+    Beyond `SORTABLE` rows a histogram of 65,536 logarithmic bins stands in for the sort: off by half a bin, 0.01 % over five decades.
     """
     total = weights.sum()
     if total <= 0:
@@ -125,10 +126,11 @@ def weighted_distribution(values: np.ndarray, weights: np.ndarray) -> dict[str, 
 
 
 def _log_histogram(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    floor = max(values.max(), 1e-300) * 1e-8
-    edges = np.geomspace(floor, max(values.max(), 1e-300), 20_001)
-    counts, _ = np.histogram(np.clip(values, floor, None), bins=edges, weights=weights)
-    return np.sqrt(edges[:-1] * edges[1:]), counts
+    logs = np.log(np.maximum(values, 1e-300))
+    low, high = logs.min(), logs.max()
+    width = max((high - low) / BINS, 1e-12)
+    bins = np.minimum(((logs - low) / width).astype(np.int32), BINS - 1)
+    return np.exp(low + (np.arange(BINS) + 0.5) * width), np.bincount(bins, weights=weights, minlength=BINS)
 
 
 def step_power(facts: Facts) -> np.ndarray:
@@ -245,12 +247,11 @@ def _goodput(facts: Facts) -> Any:
     return _ratio(facts.good.sum(), facts.span) if request_limits(facts.result.scenario.slo) else None
 
 
-@metric("slo.target", "", "share of requests that must be within those limits: the SLO's attainment, at most their lowest percentile")
+@metric("slo.target", "", "share of requests that must be within those limits: the SLO's attainment, else their lowest percentile")
 def _target(facts: Facts) -> Any:
-    # `e2e_p50: 5s` says that half may be slower; the default attainment of 99 % must not turn it into something stricter.
     slo = facts.result.scenario.slo
     highest = dict(sorted(percentile_limits(slo)))
-    return min(slo.attainment, *(percentile / 100 for percentile in highest.values())) if highest else None
+    return slo.attainment or min(highest.values()) / 100 if highest else None
 
 
 @metric("slo.limits", "s", "each percentile limit: what was asked, what was measured over completed requests, and whether it holds")

@@ -89,6 +89,7 @@ def _meta(world: World, remarks: list[str], spent: float) -> dict[str, Any]:
         "sim_s": world.end,
         "cpu_s": spent,
         "events": next(world.env._eid),
+        "arrived": world.arrived,
         "arrivals_end": world.last_arrival,
         "closed_loop": all(workload.closed_loop for workload in world.workloads),
         "remarks": remarks,

@@ -114,9 +114,14 @@ class Engine:
     def _choose(self) -> list[tuple[Request, int]]:
         """The prompt chunks of the next step, their blocks taken; preempts until the running requests' next tokens fit."""
         self.admit = True
-        if not self.prefilling and (not self.waiting or len(self.running) >= self._limits.max_num_seqs):
-            if not self.running or self._group.blocks(1) <= self.kv.free:
-                return []
+        group, free = self._group, self.kv.free
+        # Nobody to prefill or admit, and blocks for all: a decoder takes at most one, so their number settles it in most steps.
+        if (
+            not self.prefilling
+            and (not self.waiting or len(self.running) >= self._limits.max_num_seqs)
+            and (group.count <= free or group.blocks(1) <= free)
+        ):
+            return []
         while True:
             chunks, preempt = self._batcher.plan(self, self.kv, self._limits, self._start)
             if not preempt:
@@ -171,9 +176,11 @@ class Engine:
     def _commit(self) -> None:
         now = self._env._now
         self._advance(now)
-        for request in self._group.finished():
-            request.last = now
-            self._leave(request)
+        group = self._group
+        if group.finish and group.finish[0][0] <= group.step:
+            for request in group.finished():
+                request.last = now
+                self._leave(request)
         for request, tokens in self._chunks:
             request.computed += tokens
             if request.computed == request.prompt + request.generated:
