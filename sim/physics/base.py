@@ -1,7 +1,7 @@
 """How long a step of an engine takes, and why: the contract every step model keeps.
 
-Bound to one model on one GPU layout, a step's length depends on the decoders' number and the tokens they hold, and on the prompt chunks. For
-decoders alone it is affine in the tokens held, piece by piece; that is what lets an engine advance a whole stretch in closed form.
+Bound to one model on one GPU layout, a step's length depends on the number of decoders and the tokens they hold, and on the prompt chunks.
+For decoders alone it is affine in the tokens held, piece by piece; that is what lets an engine advance a whole stretch in closed form.
 """
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sim.core.request import Request
 
 
 class Work(NamedTuple):
-    """One step: `chunks` are (new tokens, tokens before) per prompt piece; `decoders` get one token each and hold `held` tokens before it."""
+    """One step: `chunks` are (new tokens, tokens before) per prompt piece; `decoders` get one token each and hold `held` before it."""
 
     chunks: tuple[tuple[int, int], ...]
     decoders: int
@@ -20,7 +20,7 @@ class Work(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Seconds of a step, split by what binds each part: arithmetic, memory traffic, network, or host and launches. The parts sum to `seconds`."""
+    """Seconds of a step, the sum of parts split by what binds each: arithmetic, memory traffic, network, or host and launches."""
 
     seconds: float
     compute: float
@@ -34,8 +34,8 @@ class StepModel(Protocol):
         """The cost of one step, from first principles: plain, slow, explained."""
 
     def line(self, decoders: int, held: int) -> tuple[float, float, int]:
-        """The fast form for `decoders` >= 1 alone: (seconds, slope, steps). Step j from here, from 0, lasts seconds + slope * j; this holds for
-        the next `steps` >= 1 steps, in which each decoder comes to hold one token more.
+        """The fast form for `decoders` >= 1 alone: (seconds, slope, steps). Step j from here, from 0, lasts seconds + slope * j; this holds
+        for the next `steps` >= 1 steps, in which each decoder comes to hold one token more.
         """
 
     def mixed(self, decoders: int, held: int, chunks: Sequence[tuple[Request, int]]) -> float:

@@ -80,7 +80,7 @@ class Kernels:
         return roofline(fit["t0"], flops_per_token * tokens / peak, bytes_per_token * tokens / bandwidth)
 
     def prefill_attention(self, flops_per_pair: float, tokens: float, pairs: float) -> Cost:
-        """One layer's attention of prompt chunks: `pairs` query-key pairs of `tokens` new tokens, plus a fixed overhead of keys per query."""
+        """One layer's attention of chunks: `pairs` query-key pairs of `tokens` new tokens, each with some keys of overhead."""
         fit = self.physics["attention_prefill"]
         peak = fit["compute"] * self.gpu.flops["bf16"]
         return roofline(fit["t0"], flops_per_pair * (pairs + fit["overhead"] * tokens) / peak, 0.0)

@@ -36,7 +36,7 @@ class RooflineStep:
         self._head: list[float] = [0.0] * (pool.engine.max_num_seqs + pool.engine.max_num_batched_tokens + 1)
         self._bind()
 
-    # -- plainly ------------------------------------------------------------------------------------------------------------------------
+    # -- plainly ------------------------------------------------------------
     def step(self, work: Work) -> Cost:
         tokens = work.decoders + sum(n for n, _ in work.chunks)
         gpu = total([
@@ -86,9 +86,10 @@ class RooflineStep:
             for window, layers in self.windows
         ])  # fmt: skip
 
-    # -- fast ---------------------------------------------------------------------------------------------------------------------------
+    # -- fast ------------------------------------------------------------
     def line(self, decoders: int, held: int) -> tuple[float, float, int]:
-        seconds = (self._linear[decoders] or self._fill(decoders)) + (self._head[decoders] or self._fill_head(decoders)) + self._decode_fixed
+        seconds = (self._linear[decoders] or self._fill(decoders)) + (self._head[decoders] or self._fill_head(decoders))
+        seconds += self._decode_fixed
         slope, steps = 0.0, ENDLESS
         for window, per_token in self._decode_slopes:
             left = decoders * window - held - decoders
@@ -121,7 +122,7 @@ class RooflineStep:
             seconds = self.launches
         return seconds + self.host
 
-    # -- binding ------------------------------------------------------------------------------------------------------------------------
+    # -- binding ------------------------------------------------------------
     def graphed(self, tokens: int) -> bool:
         return bool(self.captured) and tokens <= self.captured[-1]
 
@@ -137,10 +138,11 @@ class RooflineStep:
             self.decode_bytes = kv * (llm.kv_lora_rank + llm.qk_rope_head_dim)
         else:
             self.decode_bytes = 2.0 * kv * max(llm.kv_heads / tp, 1.0) * llm.head_dim
-        attention, chunk = self.kernels.physics["attention_decode"], self.kernels.physics["attention_prefill"]
-        fixed = attention.get(self.pool.precision.kv, attention["bf16"])["t0"]
+        dtype, chunk = self.pool.precision.kv, self.kernels.physics["attention_prefill"]
+        # Both kernels are affine in their load, so that two points give the line.
+        fixed = self.kernels.decode_attention(dtype, self.decode_flops, self.decode_bytes, 0.0).seconds
         many = 1e6
-        per_token = (self.kernels.decode_attention(self.pool.precision.kv, self.decode_flops, self.decode_bytes, many).seconds - fixed) / many
+        per_token = (self.kernels.decode_attention(dtype, self.decode_flops, self.decode_bytes, many).seconds - fixed) / many
         per_pair = (self.kernels.prefill_attention(self.pair_flops, 0.0, many).seconds - chunk["t0"]) / many
         self._decode_fixed = fixed * llm.layers
         self._decode_slopes = tuple((window, layers * per_token) for window, layers in self.windows)

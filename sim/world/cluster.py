@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from simpy import Environment, Event, Process
 
-from sim.core.errors import BadInput
+from sim.core.errors import BadInput, Problem
 from sim.core.record import Table, tables
 from sim.core.registry import ADMISSIONS, BATCHERS, ROUTERS, WORKLOADS
 from sim.core.request import COMPLETED, REJECTED, UNFINISHED, Request
@@ -131,6 +131,12 @@ class World:
         self.memories.append(memory)
         options = pool.engine
         longest = options.max_model_len or architecture.max_position
+        if not options.enable_chunked_prefill and options.max_num_batched_tokens < longest:
+            raise BadInput([Problem(
+                f"max_num_batched_tokens ({options.max_num_batched_tokens}) is below max_model_len ({longest}), and without chunked "
+                "prefill a longer prompt could never be computed; raise it, lower max_model_len, or set enable_chunked_prefill: true",
+                f"{where}.engine.max_num_batched_tokens",
+            )])  # fmt: skip
         # The last token's keys and values are never computed, so a cache of n tokens holds a request of n + 1.
         room = memory.blocks * options.block_size + 1
         limit = (longest, "max_model_len") if longest <= room else (room, "kv_capacity")
@@ -181,7 +187,7 @@ class World:
 class Client:
     """The world as one workload sees it."""
 
-    __slots__ = ("call", "env", "name", "number", "submit", "_world")
+    __slots__ = ("_world", "call", "env", "name", "number", "submit")
 
     def __init__(self, world: World, number: int, name: str):
         self._world, self.number, self.name = world, number, name

@@ -26,9 +26,33 @@ class Engine:
     """A replica: `submit` requests, and `ended(request)` is called when one has its last token. It is also the router's view of itself."""
 
     __slots__ = (
-        "_batcher", "_chunks", "_ended", "_env", "_group", "_idle", "_limits", "_model", "_order", "_pairs", "_ring",
-        "_slope", "_start", "_stretches", "_stalls", "_step_seconds", "_steps", "_ticket", "_tokens", "admit", "in_flight", "index",
-        "kv", "preemptions", "prefilling", "running", "waiting",
+        "_batcher",
+        "_chunks",
+        "_ended",
+        "_env",
+        "_group",
+        "_idle",
+        "_limits",
+        "_model",
+        "_order",
+        "_pairs",
+        "_ring",
+        "_slope",
+        "_stalls",
+        "_start",
+        "_step_seconds",
+        "_steps",
+        "_stretches",
+        "_ticket",
+        "_tokens",
+        "admit",
+        "in_flight",
+        "index",
+        "kv",
+        "preemptions",
+        "prefilling",
+        "running",
+        "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -50,7 +74,7 @@ class Engine:
         self._steps = self._tokens = 0
         self._ring = self._tick
 
-    # -- what others see --------------------------------------------------------------------------------------------------------------
+    # -- what others see ------------------------------------------------------------
     @property
     def queued(self) -> int:
         return len(self.waiting)
@@ -63,7 +87,7 @@ class Engine:
         return self._group.blocks(1)
 
     def submit(self, request: Request) -> None:
-        """Queue a request. It can join the batch at the end of the step in flight; an idle engine starts once this instant's arrivals are in."""
+        """Queue a request: it can join at the end of the step in flight. An idle engine starts once this instant's arrivals are in."""
         self.waiting.append(request)
         self.in_flight += 1
         if self._idle:
@@ -84,7 +108,7 @@ class Engine:
                 self._group.leave(request)
         return [*self.running.values(), *self.waiting]
 
-    # -- plan, wait, commit ---------------------------------------------------------------------------------------------------------------
+    # -- plan, wait, commit ------------------------------------------------------------
     def _tick(self, timer: Any) -> None:
         if timer._value == self._ticket:
             if self._steps:
@@ -219,7 +243,7 @@ class Engine:
             request.last = now
             self._leave(request)
 
-    # -- coming and going -------------------------------------------------------------------------------------------------------------------
+    # -- coming and going ------------------------------------------------------------
     def _admit(self, request: Request) -> None:
         if self.waiting[0] is request:
             self.waiting.popleft()

@@ -69,6 +69,7 @@ class ExactEngine:
                 yield self.wake
                 yield Timer(self.env, 0.0, 0, lambda _: None)
             start, decoding = self.env.now, self.plan()
+            assert self.running, "requests wait that nothing can ever admit"
             work = Work(tuple((n, r.computed) for r, n in self.chunks), len(decoding), sum(r.computed for r in decoding))
             seconds = self.model.step(work).seconds
             yield Timer(self.env, seconds, 0, lambda _: None)

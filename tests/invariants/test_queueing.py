@@ -85,8 +85,8 @@ def erlang_c(servers: int, load: float) -> float:
 def test_geometric_lengths_are_mmc(seats, rho):
     """Erlang C: the mean wait is C(c, a) s / (c (1 - rho)).
 
-    The luck of 100,000 customers is worth several per cent, so the engine is held to the exact waits of its own customers (0.2 %), and those
-    waits, over as many customers as it takes, to theory.
+    The luck of 100,000 customers is worth several per cent, so the engine is held to the exact waits of its own customers (0.2 %), and
+    those waits, over as many customers as it takes, to theory.
     """
     mean = 1000
 

@@ -1,4 +1,7 @@
-"""Power of two choices: draw two replicas, take the less loaded (Mitzenmacher 2001): nearly the balance of asking all, at the cost of two."""
+"""Power of two choices: draw two replicas, take the less loaded: nearly the balance of asking all, at the cost of asking two.
+
+Mitzenmacher, The Power of Two Choices in Randomized Load Balancing, IEEE TPDS 2001.
+"""
 from __future__ import annotations
 
 import dataclasses
