@@ -46,11 +46,11 @@ def run(scenario: Scenario | Mapping[str, Any] | str | Path, *, watch: Watch | N
     except BadInput as error:
         raise BadInput(located(error.problems, scenario)) from None
     expected = world.expected()
-    with watch(lambda: (world.ended, expected, world.env.now)) if watch else contextlib.nullcontext():
+    with watch(lambda: (world.recorder.ended, expected, world.env.now)) if watch else contextlib.nullcontext():
         spent = _simulate(world, scenario.duration)
-    if not world.arrived:
+    if not world.door.arrived:
         raise BadInput("no request arrived: the workloads send nothing in the time given")
-    return Result(scenario, world.tables, _meta(world, remarks, spent))
+    return Result(scenario, world.recorder.tables, _meta(world, remarks, spent))
 
 
 def _simulate(world: World, duration: float | None) -> float:
@@ -70,7 +70,6 @@ def _simulate(world: World, duration: float | None) -> float:
 def _quiet_collector() -> Iterator[None]:
     """A run makes millions of objects and no cycles worth looking for: what exists is set aside, and full collections are put off."""
     old = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 1000)
     try:
@@ -89,8 +88,8 @@ def _meta(world: World, remarks: list[str], spent: float) -> dict[str, Any]:
         "sim_s": world.end,
         "cpu_s": spent,
         "events": next(world.env._eid),
-        "arrived": world.arrived,
-        "arrivals_end": world.last_arrival,
+        "arrived": world.door.arrived,
+        "arrivals_end": world.door.last_arrival,
         "closed_loop": all(workload.closed_loop for workload in world.workloads),
         "remarks": remarks,
         "pools": [pool_facts(*facts) for facts in zip(scenario.cluster.pools, world.models, world.memories, strict=True)],

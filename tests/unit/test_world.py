@@ -1,10 +1,14 @@
 """The front door and the run's ends: who is let in, who is turned away and why, and when the clock stops."""
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 import sim
 from sim.core.registry import WORKLOADS
+from sim.spec.load import loads
+from sim.world.cluster import World
 
 FIXED = {"kind": "fixed", "input": 100, "output": 20}
 
@@ -124,3 +128,21 @@ def test_a_model_that_does_not_fit_is_reported_with_its_line(tmp_path):
 @pytest.mark.parametrize("kind", WORKLOADS.names())
 def test_every_workload_says_whether_it_is_a_closed_loop(kind):
     assert WORKLOADS.find(kind).closed_loop is (kind == "closed")
+
+
+def test_a_live_request_weighs_less_than_a_kibibyte():
+    """All of it: the request, its place in the queue, its numbers. 5,000 of them wait at once."""
+    lengths = {"kind": "uniform", "input": [300, 900], "output": [300, 900]}
+    workload = {"kind": "constant", "rate": 1e9, "num_requests": 5000, "lengths": lengths}
+    world = World(loads(scenario([{"gpu": "h100_sxm", "engine": {"max_num_seqs": 1}}], workload)))
+    world.start()
+    world.env.run(until=1e-12)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        world.env.run(until=1.0)
+        weight = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert sum(engine.in_flight for engine in world.engines) > 4500
+    assert weight / 5000 < 1024
