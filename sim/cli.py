@@ -1,13 +1,17 @@
 """The command line. Each verb imports what it needs when it runs, so that help and errors come at once.
 
-Exit codes: 0 done; 1 the run is there but its audit failed or its SLO is not met; 2 the input cannot be used; 130 interrupted.
+Exit codes: 0 done; 1 the run is there but its audit failed or its SLO is not met; 2 the input cannot be used, or the disk or the memory is
+full; 130 interrupted, 143 ended by SIGTERM, 129 by a closed terminal.
 """
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +19,19 @@ import click
 
 from sim.core.errors import BadInput
 
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+BAD_INPUT, BROKEN_PIPE, SIGNALLED = 2, 141, 128
 FOLDER = click.Path(path_type=Path)
+WRITTEN = "sim.cli.written"  # what a command has written by the time it is interrupted
 
 
 class Verbs(click.Group):
     """Turns what can go wrong in any verb into a message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        with _listening() as received:
+            return self._invoke(ctx, received)
+
+    def _invoke(self, ctx: click.Context, received: list[int]) -> Any:
         try:
             return super().invoke(ctx)
         except BadInput as error:
@@ -32,12 +41,38 @@ class Verbs(click.Group):
         except KeyboardInterrupt as error:
             # A run says how far it came as its only argument; an interrupt elsewhere says nothing.
             reached = f" at {error.args[0]:.1f} s of simulated time" if error.args else ""
-            click.echo(f"interrupted{reached}; nothing was written", err=True)
-            sys.exit(INTERRUPTED)
+            click.echo(f"interrupted{reached}; {ctx.meta.get(WRITTEN, 'nothing was written')}", err=True)
+            sys.exit(SIGNALLED + (received or [signal.SIGINT])[0])
         except BrokenPipeError:
             # The reader has gone; without this the interpreter would fail once more when it flushes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(BROKEN_PIPE)
+        except (OSError, MemoryError) as error:
+            # Of the machine, not of the input: a full disk or too little memory, wherever the run met it.
+            what = "out of memory" if isinstance(error, MemoryError) else f"{error.strerror or error}"
+            click.echo(f"error: {what}{f': {error.filename}' if isinstance(error, OSError) and error.filename else ''}", err=True)
+            sys.exit(BAD_INPUT)
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[list[int]]:
+    """A request to end, and a terminal that closes, unwind the run as Ctrl-C does; yields the list of such signals, to be filled."""
+    received: list[int] = []
+    # What a parent has this process ignore, as nohup does, stays ignored.
+    names = [name for name in ("SIGTERM", "SIGHUP") if name in vars(signal) and signal.getsignal(vars(signal)[name]) is signal.SIG_DFL]
+    names = names if threading.current_thread() is threading.main_thread() else []
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    for name in names:
+        signal.signal(signal.Signals[name], stop)
+    try:
+        yield received
+    finally:
+        for name in names:
+            signal.signal(signal.Signals[name], signal.SIG_DFL)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,6 +114,7 @@ def run(scenario: Path, folder: Path | None, sets: tuple[str, ...], seed: int | 
     result = simulate(spec, watch=None if flags["quiet"] else progress)
     if folder is not None:
         result.save(folder, force=flags["force"], report=not flags["no_report"])
+        click.get_current_context().meta[WRITTEN] = f"the result is complete in {folder}"
     _show(result.summary, flags["as_json"], flags["quiet"])
     if folder is not None and not flags["quiet"]:
         report = "" if flags["no_report"] else f"; open {folder / 'report.html'}"
@@ -93,7 +129,10 @@ def report(folder: Path) -> None:
     from sim.report.page import render
     from sim.study.result import Result
 
-    page = render(Result.open(folder))
+    try:
+        page = render(Result.open(folder))
+    except OSError as error:
+        raise BadInput(f"{folder} holds a damaged result: {error}") from error
     target = folder / "report.html"
     aside = folder / f".report.{os.getpid()}.part"
     try:
@@ -111,14 +150,17 @@ def report(folder: Path) -> None:
 @click.argument("family", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def kinds(family: str | None, as_json: bool) -> None:
-    """List what can be plugged in, of one FAMILY (router, workload, ...) or of all, with the options of each kind."""
+    """List what can be plugged in, of one FAMILY (router, workload, ...) or of all, with the options of each kind.
+
+    The families gpu, node and model are the catalogue of hardware and models.
+    """
     from sim.core.errors import did_you_mean
     from sim.core.registry import FAMILIES
     from sim.spec import schema
 
-    if family is not None and family not in FAMILIES:
-        raise BadInput(f"unknown family '{family}'; {did_you_mean(family, FAMILIES)}")
-    found = schema.kinds(family)
+    if family is not None and family not in (*FAMILIES, *schema.CATALOGUE):
+        raise BadInput(f"unknown family '{family}'; {did_you_mean(family, (*FAMILIES, *schema.CATALOGUE))}")
+    found = schema.catalogue(family) if family in schema.CATALOGUE else schema.kinds(family)
     if as_json:
         rows = [kind._asdict() | {"options": [option._asdict() for option in kind.options]} for kind in found]
         click.echo(json.dumps(rows, indent=2, default=str))

@@ -3,9 +3,9 @@
 A workload is one dataclass; its public fields are its YAML keys. `prepare` reads files and checks them before the clock starts, so bad
 input never leaves a half-written result. Open-loop traffic uses `submit`; whoever waits for answers uses `call`. Times are seconds.
 
-`OpenLoop` holds what every kind of open-loop traffic shares, so that such a kind is one formula: when requests arrive (or, in a `Renewal`, how long it is from one to the next). Random draws
-come in blocks of fixed size from streams named after their purpose: a longer run begins with the same requests, a higher rate squeezes the
-same gaps, and a million requests never exist at once.
+`OpenLoop` holds what every kind of open-loop traffic shares, so that such a kind is one formula: when requests arrive, or, in a `Renewal`,
+how long it is from one to the next. Random draws come in blocks of fixed size from streams named after their purpose: a longer run begins
+with the same requests, a higher rate squeezes the same gaps, and a million requests never exist at once.
 """
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from pydantic import Field
 
 from sim.core.registry import LENGTHS
 from sim.core.request import Request
-from sim.core.units import Seconds
+from sim.core.units import CENTURY, Seconds
 from workloads.lengths.base import Lengths
 
 BLOCK = 4096
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Clients = Annotated[int, Field(ge=1, le=10**6)]
+Rate = Annotated[float, Field(gt=0, le=1e9)]
+Variation = Annotated[float, Field(ge=0.01, le=100)]
 Positive = Annotated[float, Field(gt=0)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 NonNegativeSeconds = Annotated[Seconds, Field(ge=0)]
@@ -125,9 +127,11 @@ class Renewal(OpenLoop):
 
 
 def needs_an_end(values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    """The problem of open-loop traffic that would never stop."""
+    """The problem of open-loop traffic that would never stop, or not in a lifetime."""
     if values["num_requests"] is None and values["duration"] is None:
         yield "", "neither num_requests nor duration is given, so this traffic would never end; give one of them (or both)"
+    elif values["duration"] is None and values.get("rate") and values["num_requests"] / values["rate"] > CENTURY:
+        yield "rate", f"found {values['rate']:g}; at that rate {values['num_requests']} requests take more than 100 years"
 
 
 def prepared(lengths: Lengths) -> list[str]:

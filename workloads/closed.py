@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from sim.core.registry import LENGTHS
-from workloads.base import Client, Count, NonNegativeSeconds, pairs, prepared
+from workloads.base import Client, Clients, Count, NonNegativeSeconds, pairs, prepared
 
 
 @dataclass(kw_only=True)
@@ -19,7 +19,7 @@ class Closed:
     closed_loop: ClassVar[bool] = True
     name: str = ""
     lengths: Annotated[Any, LENGTHS]
-    concurrency: Count
+    concurrency: Clients
     num_requests: Count
     think_time: NonNegativeSeconds = 0.0
     start: NonNegativeSeconds = 0.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.base import BLOCK, Renewal, Positive, Rate
+from workloads.base import BLOCK, Rate, Renewal, Variation
 
 
 @dataclass(kw_only=True)
@@ -17,7 +17,7 @@ class Gamma(Renewal):
     """`rate`: mean requests per second. `cv`: standard deviation of the gaps over their mean."""
 
     rate: Rate
-    cv: Positive
+    cv: Variation
 
     def gaps(self, rng: np.random.Generator) -> np.ndarray:
         shape = self.cv**-2

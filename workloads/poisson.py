@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.base import BLOCK, Renewal, Rate
+from workloads.base import BLOCK, Rate, Renewal
 
 
 @dataclass(kw_only=True)

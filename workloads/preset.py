@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from workloads import presets
-from workloads.base import Client, Count, NonNegativeSeconds, Positive, PositiveSeconds, Rate, needs_an_end
+from workloads.base import Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, Variation, needs_an_end
 from workloads.gamma import Gamma
 from workloads.lengths.preset import Preset as PresetLengths
 
@@ -23,7 +23,7 @@ class Preset:
     name: str = ""
     preset: str
     rate: Rate | None = None
-    cv: Positive | None = None
+    cv: Variation | None = None
     start: NonNegativeSeconds = 0.0
     num_requests: Count | None = None
     duration: PositiveSeconds | None = None

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from sim.core.errors import BadInput, Problem
 from sim.core.registry import FILE
-from workloads.base import BLOCK, Client, Count, NonNegativeSeconds, Positive, PositiveSeconds, Rate, send
+from sim.core.units import CENTURY
+from workloads.base import BLOCK, Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, send
 from workloads.formats.base import Rows, ZeroTokens, load, unknown_format
 
+Scale = Annotated[float, Field(ge=1e-9, le=1e9)]
 ONLY_WITH_TIMES = ("sort", "spread", "window", "rate_scale", "time_scale")
 
 
@@ -36,8 +39,8 @@ class Trace:
     start: NonNegativeSeconds = 0.0
     window: tuple[NonNegativeSeconds, PositiveSeconds] | None = None
     limit: Count | None = None
-    rate_scale: Positive = 1.0
-    time_scale: Positive = 1.0
+    rate_scale: Scale = 1.0
+    time_scale: Scale = 1.0
     sort: bool = False
     spread: PositiveSeconds | None = None
     zero_tokens: ZeroTokens = "error"
@@ -97,7 +100,10 @@ class Trace:
                 span = f"{arrival[0]:.6g} to {arrival[-1]:.6g} s"
                 raise BadInput([Problem(f"no row of the trace falls in it; the trace runs from {span}", "window", self.path)])
             arrival = arrival - self.window[0]
-        rows = rows._replace(arrival=self.start + arrival * self.time_scale / self.rate_scale).pick(chosen)
+        arrival = self.start + arrival * self.time_scale / self.rate_scale
+        if arrival.max() > CENTURY:
+            raise BadInput([Problem("stretched so, the trace takes more than 100 years", "time_scale", self.path)])
+        rows = rows._replace(arrival=arrival).pick(chosen)
         return rows.pick(slice(self.limit))
 
     def _set(self, keys: Iterable[str]) -> list[str]:

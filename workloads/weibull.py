@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from workloads.base import BLOCK, Renewal, Rate, needs_an_end
+from workloads.base import BLOCK, Rate, Renewal, needs_an_end
 
 SHAPES = (0.1, 100.0)
 

@@ -6,6 +6,7 @@ costs one attempt, not four. The command line prints it and leaves with exit cod
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -48,8 +49,22 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     'known: a100, h100'
     """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    # A part of a name, or a name with more around it (`NVIDIA H100 80GB`), says more than how many letters are alike.
+    wanted = _letters(name)
+    parts = [one for one in names if len(wanted) > 2 and (wanted in _letters(one) or _series(one) in wanted)]
+    parts = [one for one in parts if _letters(one) == wanted] or parts
+    near = difflib.get_close_matches(name, parts, n=3, cutoff=0) or difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"known: {', '.join(names[:SHOWN])}{more}"
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _series(name: str) -> str:
+    """The first part of a name when it is one of a series, such as h100 of h100_sxm; else something that is in no name."""
+    first = re.split(r"[^a-z0-9]", name.lower())[0]
+    return first if len(first) > 1 and first[-1].isdigit() else " "

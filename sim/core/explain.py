@@ -6,6 +6,7 @@ valid name. Pydantic takes `true` for 1 where a number is wanted; that is an err
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sim.core.errors import Problem, did_you_mean
+from sim.core.habits import KEYS, VALUES, spelled
 
 Model = typing.TypeVar("Model", bound=BaseModel)
 Loc = tuple[str | int, ...]
@@ -43,6 +45,7 @@ WANTED = {
     "dataclass_type": "a mapping is wanted",
     "literal_error": "{expected} is wanted",
 }
+_NUMBER = re.compile(r"\s*\$?(\d+(?:\.\d+)?)\s*([kKM]?\b|)")
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -90,19 +93,34 @@ def _message(item: Any, loc: Loc, model: type[BaseModel], owner: str) -> str:
     if kind == "literal_error":
         expected = str(item["ctx"]["expected"])
         names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
-        near = did_you_mean(str(value), names)
+        if len(names) == 1:
+            return f"found {show(value)}; anything but {names[0].lower()} is not modelled yet"
+        usual = VALUES.get(str(value).lower(), "")
+        near = f"did you mean {usual}?" if usual in names else did_you_mean(str(value), names)
         return f"found {show(value)}; {expected} is wanted" + (f"; {near}" if near.startswith("did") else "")
     if kind in WANTED:
-        quotes = "; put it in quotes" if kind == "string_type" and isinstance(value, (int, float)) else ""
         limits = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in item.get("ctx", {}).items()}
-        return f"found {show(value)}; {WANTED[kind].format(**limits)}{quotes}"
+        return f"found {show(value)}; {WANTED[kind].format(**limits)}{_hint(kind, value, limits)}"
     text = str(item["msg"]).removeprefix("Value error, ")
     plain = isinstance(value, (Mapping, Sequence)) and not isinstance(value, str)
     found = "" if plain or text.startswith(("found", "'")) else f"found {show(value)}; "
     return found + text[:1].lower() + text[1:]
 
 
+def _hint(kind: str, value: Any, limits: Mapping[str, Any]) -> str:
+    if kind == "string_type" and isinstance(value, (int, float)):
+        return "; put it in quotes"
+    if kind == "less_than_equal" and float(limits["le"]) > 1000:
+        return ", the most that is simulated"
+    number = _NUMBER.match(value.replace(",", "")) if kind in ("int_parsing", "float_parsing") and isinstance(value, str) else None
+    if number:
+        return f", such as {float(number[1]) * {'k': 1e3, 'm': 1e6}.get(number[2].lower(), 1):.15g}"
+    return ""
+
+
 def _suggest(key: str, known: Sequence[str], model: type[BaseModel]) -> str:
+    if spelled(key) not in known and spelled(key) in KEYS:
+        return KEYS[spelled(key)]
     nearest = did_you_mean(key, known)
     homes = [] if nearest.startswith("did") else [_dotted(home) or "the top level" for home in _homes(model, key, ())]
     return f"it belongs to {' or '.join(homes)}" if homes else nearest

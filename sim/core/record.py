@@ -6,11 +6,12 @@ long the run. Times are seconds. Metrics are never stored here: `study/metrics.p
 """
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,8 +33,31 @@ class Column(NamedTuple):
     labels: tuple[str, ...] | None = None
 
 
+class Page:
+    """Some rows of a table, `first` the number of the first of them: arrays by column name, not to be written to.
+
+    A column is read when it is first asked for, so a page costs what its reader uses; ask before the next page is taken.
+    """
+
+    def __init__(self, first: int, rows: int, read: Callable[[str], np.ndarray]):
+        self.first, self.rows = first, rows
+        self._read = read
+        self._columns: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._columns:
+            self._columns[name] = self._read(name)
+        return self._columns[name]
+
+
 class Table:
-    """One table: append tuples in column order, read numpy arrays by column name (categories as codes into `labels`)."""
+    """One table: append tuples in column order, read numpy arrays by column name (categories as codes into `labels`).
+
+    A column is a whole array; `pages` walks a table of any length in little memory.
+    """
 
     def __init__(self, name: str, columns: Sequence[Column]):
         self.name = name
@@ -86,11 +110,21 @@ class Table:
         dtypes = {c.name: c.dtype for c in self.columns}
         if name not in dtypes:
             raise KeyError(f"table {self.name} has no column '{name}'; {did_you_mean(name, dtypes)}")
-        self._flush()
-        if len(self._chunks) > 1:
-            self._join()
-        parts = [batch[name] for batch in self._batches([name])]
+        parts = [page[name] for page in self.pages()]
         return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, dtype=dtypes[name])
+
+    def pages(self) -> Iterator[Page]:
+        """All rows in order, as pages of about `CHUNK`: a chunk in memory, or a row group of a file."""
+        self._flush()
+        first = 0
+        for part in self._parts:
+            for page in self._stored_pages(part, first):
+                yield page
+                first += len(page)
+        for chunk in self._chunks:
+            rows = len(chunk[self.columns[0].name])
+            yield Page(first, rows, chunk.__getitem__)
+            first += rows
 
     def to_pandas(self, columns: Sequence[str] | None = None) -> Any:
         """The table (or some columns) as a pandas DataFrame, categories as text."""
@@ -105,23 +139,8 @@ class Table:
     def save(self, path: Path) -> None:
         """Write the table as one Parquet file, a chunk at a time."""
         with self._writer(path) as writer:
-            for batch in self._batches([c.name for c in self.columns]):
-                writer.write_table(self._arrow(batch, writer.schema))
-
-    def _batches(self, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        self._flush()
-        for part in self._parts:
-            yield from self._read(part, names)
-        for chunk in self._chunks:
-            yield {name: chunk[name] for name in names}
-
-    def _join(self) -> None:
-        """Make one chunk of all, column by column, so that a reader's array and the table's are the same memory."""
-        whole = {}
-        for c in self.columns:
-            whole[c.name] = np.concatenate([chunk.pop(c.name) for chunk in self._chunks])
-            whole[c.name].flags.writeable = False
-        self._chunks = [whole]
+            for page in self.pages():
+                writer.write_table(self._arrow(page, writer.schema))
 
     def _flush(self) -> None:
         if self._rows:
@@ -137,18 +156,19 @@ class Table:
             self._folder = Path(tempfile.mkdtemp(prefix="burstsim-"))
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         part = self._folder / f"{self.name}-{len(self._parts)}.parquet"
-        with self._writer(part) as writer:
+        # Read several times, then thrown away: lz4 takes two thirds of the time of zstd, and half as much disk again.
+        with self._writer(part, "lz4") as writer:
             for chunk in self._chunks:
                 writer.write_table(self._arrow(chunk, writer.schema))
         self._parts.append(part)
         self._stored += self._chunked
         self._chunks, self._chunked = [], 0
 
-    def _writer(self, path: Path) -> Any:
+    def _writer(self, path: Path, compression: str = "zstd") -> Any:
         import pyarrow.parquet as pq
 
         # Dictionaries pay for categories only: times hardly ever repeat.
-        return pq.ParquetWriter(path, self._schema(), compression="zstd", use_dictionary=list(self.labels))
+        return pq.ParquetWriter(path, self._schema(), compression=compression, use_dictionary=list(self.labels))
 
     def _schema(self) -> Any:
         import pyarrow as pa
@@ -162,33 +182,33 @@ class Table:
             fields.append(pa.field(c.name, kind, metadata=metadata))
         return pa.schema(fields)
 
-    def _arrow(self, batch: dict[str, np.ndarray], schema: Any) -> Any:
+    def _arrow(self, rows: Page | dict[str, np.ndarray], schema: Any) -> Any:
         import pyarrow as pa
 
         arrays = []
         for c in self.columns:
-            values = np.ascontiguousarray(batch[c.name], dtype=c.dtype)
+            values = np.ascontiguousarray(rows[c.name], dtype=c.dtype)
             array = pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, pa.py_buffer(values)])
             arrays.append(pa.DictionaryArray.from_arrays(array, _strings(self.labels[c.name])) if c.name in self.labels else array)
         return pa.Table.from_arrays(arrays, schema=schema)
 
-    def _read(self, path: Path, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    def _stored_pages(self, path: Path, first: int) -> Iterator[Page]:
         import pyarrow.parquet as pq
 
-        kinds = {c.name: c.dtype for c in self.columns}
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
-                arrow = file.read_row_group(group, columns=list(names)).combine_chunks()
-                batch = {}
-                for name in names:
-                    array = arrow.column(name).combine_chunks()
-                    if name in self.labels:
-                        # Parquet keeps its own dictionary per row group; the codes are made ours again.
-                        codes = np.array([self.labels[name].index(text) for text in array.dictionary.to_pylist()] or [0], dtype="i4")
-                        batch[name] = codes[array.indices.to_numpy(zero_copy_only=False)]
-                    else:
-                        batch[name] = array.to_numpy(zero_copy_only=False).astype(kinds[name], copy=False)
-                yield batch
+                rows = file.metadata.row_group(group).num_rows
+                yield Page(first, rows, functools.partial(self._read, file, group))
+                first += rows
+
+    def _read(self, file: Any, group: int, name: str) -> np.ndarray:
+        array = file.read_row_group(group, columns=[name], use_threads=False).column(0).combine_chunks()
+        values: np.ndarray = (array.indices if name in self.labels else array).to_numpy(zero_copy_only=False)
+        if name in self.labels:
+            # Parquet keeps its own dictionary per row group; the codes are made ours again.
+            codes = [self.labels[name].index(text) for text in array.dictionary.to_pylist()]
+            values = np.array(codes or [0], dtype="i4")[values]
+        return values.astype(next(c.dtype for c in self.columns if c.name == name), copy=False)
 
 
 def _strings(texts: Sequence[str]) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sim.core.errors import BadInput, Problem, did_you_mean
+from sim.core.habits import KINDS, spelled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Family:
             return typing.cast(type, vars(module)["".join(word.capitalize() for word in kind.split("_"))])
         if kind in _plugins(self.name):
             return typing.cast(type, _plugins(self.name)[kind].load())
-        raise BadInput([Problem(f"unknown {self.name} kind '{kind}'; {did_you_mean(kind, self.names())}", "kind")])
+        usual = KINDS.get(spelled(kind), "")
+        near = f"did you mean {usual}?" if usual in self.names() else did_you_mean(kind, self.names())
+        raise BadInput([Problem(f"unknown {self.name} kind '{kind}'; {near}", "kind")])
 
     def check(self, options: Any) -> tuple[dict[str, Any], list[Problem]]:
         """The options of one kind, complete and converted, and what is wrong with them (paths relative to the options)."""
@@ -46,12 +49,18 @@ class Family:
             kind = options if options in self.names() else self.names()[0]
             return {}, [Problem(f"found {show(options)}; a mapping with a key 'kind' is wanted, such as {{kind: {kind}}}")]
         if "kind" not in options:
-            return {}, [Problem(f"no 'kind' given; known: {', '.join(self.names())}")]
+            fitting = [kind for kind in self.names() if not _validate(self.find(kind), kind, dict(options))[1]]
+            guess = f"did you mean kind: {' or '.join(fitting)}?" if fitting else f"known: {', '.join(self.names())}"
+            return {}, [Problem(f"no 'kind' given; {guess}")]
+        if not isinstance(options["kind"], str):
+            from sim.core.explain import show
+
+            return {}, [Problem(f"found {show(options['kind'])}; the name of a kind is wanted: {', '.join(self.names())}", "kind")]
         try:
-            cls = self.find(str(options["kind"]))
+            cls = self.find(options["kind"])
         except BadInput as error:
             return {}, error.problems
-        return _validate(cls, str(options["kind"]), {key: value for key, value in options.items() if key != "kind"})
+        return _validate(cls, options["kind"], {key: value for key, value in options.items() if key != "kind"})
 
     def make(self, options: Mapping[str, Any]) -> Any:
         """A fresh object of the kind, from options as `check` returns them."""
@@ -138,6 +147,10 @@ def model(cls: type) -> Any:
     return create_model(cls.__name__, __config__=ConfigDict(extra="forbid", strict=False, allow_inf_nan=False), **fields)
 
 
+def _default(cls: type, name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(cls) if field.name == name)
+
+
 def _validate(cls: type, kind: str, options: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     from sim.core.explain import validate
 
@@ -145,7 +158,7 @@ def _validate(cls: type, kind: str, options: dict[str, Any]) -> tuple[dict[str, 
     values = dict(found) if found is not None else {}
     for key, family in families(cls).items():
         inner = values.get(key, options.get(key))
-        if inner is None:
+        if inner is None and (key not in options or _default(cls, key) is None):
             continue
         checked, wrong = family.check(inner)
         values[key] = checked

@@ -2,7 +2,8 @@
 
 Inside the program there are only seconds, bytes, bytes per second, watts and dollars, so no name carries a unit. A bare number is taken
 as the SI unit. Decimal prefixes are powers of 1000, `KiB`/`MiB`/`GiB`/`TiB` powers of 1024, and `bps`/`bit/s` are eighths of a byte.
-`Seconds`, `Bytes` and `BytesPerSecond` are the annotations for the fields of a scenario or of a plug-in.
+`Seconds`, `Bytes` and `BytesPerSecond` are the annotations for the fields of a scenario or of a plug-in; a time beyond 100 years is refused
+there, because a clock of 64 bits would no longer tell one engine step from the next.
 """
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ DIMENSIONS = {
     "size": (BYTES, "80GB, 16GiB"),
     "bandwidth": (BYTES_PER_SECOND, "3.35TB/s, 400Gbps"),
 }
+CENTURY = 100 * 365.25 * 86400.0
 _QUANTITY = re.compile(r"\s*([-+]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµ/]*)\s*")
 
 
@@ -56,7 +58,14 @@ def parse(value: Any, dimension: str) -> float:
 
 def _field(dimension: str) -> Any:
     schema = {"anyOf": [{"type": "number"}, {"type": "string"}], "description": f"a {dimension}: {DIMENSIONS[dimension][1]}"}
-    return BeforeValidator(lambda value: parse(value, dimension)), WithJsonSchema(schema)
+    return BeforeValidator(lambda value: _checked(value, dimension)), WithJsonSchema(schema)
+
+
+def _checked(value: Any, dimension: str) -> float:
+    number = parse(value, dimension)
+    if dimension == "duration" and abs(number) > CENTURY:
+        raise ValueError(f"found {value!r}; a duration of at most 100 years is wanted")
+    return number
 
 
 Seconds = Annotated[float, *_field("duration")]

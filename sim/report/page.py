@@ -1,6 +1,7 @@
 """A result as one HTML page that needs nothing else: no script, no network, the plots inline. The same result gives the same page."""
 from __future__ import annotations
 
+from collections import Counter
 from importlib.resources import files
 from typing import Any
 
@@ -98,9 +99,10 @@ def _warnings(result: Result) -> list[str]:
 def _reasons(result: Result, status: str) -> str:
     """Why requests ended so, with counts: ` (max_model_len 3, queue_limit 10)`."""
     table = result.tables["requests"]
-    codes = table["reason"][table["status"] == table.labels["status"].index(status)].tolist()
-    counts = {label: codes.count(code) for code, label in enumerate(table.labels["reason"]) if label}
-    text = ", ".join(f"{label} {count:,}" for label, count in counts.items() if count)
+    ended, counts = table.labels["status"].index(status), Counter[int]()
+    for page in table.pages():
+        counts.update(page["reason"][page["status"] == ended].tolist())
+    text = ", ".join(f"{label} {counts[code]:,}" for code, label in enumerate(table.labels["reason"]) if label and counts[code])
     return f" ({text})" if text else ""
 
 

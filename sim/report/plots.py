@@ -10,7 +10,7 @@ import numpy as np
 
 from sim.report.svg import SERIES, STYLE, svg
 from sim.report.words import seconds
-from sim.study.facts import mean_in_bins
+from sim.study.facts import Bins
 from sim.study.metrics import Facts, request_limits
 
 BINS = 240
@@ -27,71 +27,91 @@ class Plot(NamedTuple):
     svg: str
 
 
+class Timeline:
+    """What the plots over time need, binned in one walk over the requests and one over the stretches; averages over each bin."""
+
+    def __init__(self, facts: Facts):
+        self.edges = np.linspace(facts.begin, facts.end, BINS + 1)
+        self.coarse = np.linspace(facts.begin, facts.end, int(np.clip(len(facts.result.tables["requests"]) // 20, 12, BINS)) + 1)
+        arrivals, waiting, running, used = np.zeros(len(self.coarse) - 1), *(Bins(self.edges) for _ in range(3))
+        busy = {(pool, prompts): Bins(self.edges) for pool in facts.pools for prompts in (False, True)}
+        for page in facts.requests():
+            admitted, last = page["admitted"], page["last_token"]
+            begun = ~np.isnan(admitted)
+            arrivals += np.histogram(page["arrival"], self.coarse)[0]
+            waiting.add(page["arrival"], facts.admissions(page))
+            running.add(admitted[begun], np.where(np.isnan(last), facts.end, last)[begun])
+        pools = np.array(facts.pool_of_replica)
+        for stretches in facts.stretches():
+            start, end, gpus, kinds = stretches["start"], stretches.end, stretches.gpus, stretches["prefills"] > 0
+            used.add(start, end, stretches["blocks"])
+            for (pool, prompts), bins in busy.items():
+                mine = (kinds == prompts) & (pools == pool)[stretches["replica"]]
+                bins.add(start[mine], end[mine], gpus[mine])
+        self.rate = arrivals / np.diff(self.coarse)
+        self.waiting, self.running, self.blocks = waiting.means(), running.means(), used.means()
+        # GPUs in steps that only decode and in steps with prompt chunks, by pool.
+        self.busy = {name: (busy[name, False].means(), busy[name, True].means()) for name in facts.pools}
+        self.gpus = {name: self._present(facts, pools == name) for name in facts.pools}
+
+    def _present(self, facts: Facts, which: np.ndarray) -> np.ndarray:
+        """GPUs in existence, of some replicas."""
+        start, end = facts.replicas["start"], facts.replicas["end"]
+        return np.maximum(Bins(self.edges).add(start, np.where(np.isnan(end), facts.end, end), facts.gpus * which).means(), 1e-12)
+
+
 def plots(facts: Facts) -> list[Plot]:
     """Every plot the run has data for, in the order of the page."""
     from matplotlib import rc_context
 
     drawn: list[Plot] = []
     with rc_context(STYLE):
-        if facts.span > 0 and len(facts.col("stretches", "start")):
-            drawn += [_traffic(facts), _batch(facts), _gpu_time(facts)]
+        if facts.span > 0 and len(facts.result.tables["stretches"]):
+            line = Timeline(facts)
+            drawn += [_traffic(facts, line), _batch(facts, line), _gpu_time(facts, line)]
             if len(facts.pools) > 1:
-                drawn.append(_pools(facts))
+                drawn.append(_pools(facts, line))
         for measure, title in (("ttft", "Time to first token"), ("tpot", "Time per output token"), ("e2e", "End-to-end latency")):
-            values = facts.times[measure][facts.completed]
-            values = values[~np.isnan(values)]
+            values = facts.times(measure)
             if len(values):
                 drawn.append(_spread(facts, measure, title, values))
     return drawn
 
 
-def _traffic(facts: Facts) -> Plot:
-    arrival = facts.col("requests", "arrival")
-    coarse = np.linspace(facts.begin, facts.end, int(np.clip(len(arrival) // 20, 12, BINS)) + 1)
-    rate = np.histogram(arrival, coarse)[0] / np.diff(coarse)
-    edges = _edges(facts)
-    waiting = mean_in_bins(*facts.waits, 1.0, edges)
+def _traffic(facts: Facts, line: Timeline) -> Plot:
+    rate, waiting = line.rate, line.waiting
     note = f"Arrivals peak at {rate.max():.3g} a second; at most {waiting.max():.3g} requests wait at once, averaged over a bin."
 
     def draw(axes: Any, clock: float) -> None:
-        axes[0].stairs(rate, coarse / clock, color=SERIES[0], fill=True, alpha=0.75)
+        axes[0].stairs(rate, line.coarse / clock, color=SERIES[0], fill=True, alpha=0.75)
         axes[0].set_title("arrivals per second")
-        _area(axes[1], edges / clock, waiting, SERIES[1], "requests waiting for a first admission")
+        _area(axes[1], line.edges / clock, waiting, SERIES[1], "requests waiting for a first admission")
 
     return _over_time("Traffic and queue", note, facts, draw)
 
 
-def _batch(facts: Facts) -> Plot:
-    edges = _edges(facts)
-    admitted, last = facts.col("requests", "admitted"), facts.col("requests", "last_token")
-    begun = ~np.isnan(admitted)
-    running = mean_in_bins(admitted[begun], np.where(np.isnan(last), facts.end, last)[begun], 1.0, edges)
-    start, length = facts.col("stretches", "start"), facts.col("stretches", "seconds")
-    capacity = max(facts.col("replicas", "blocks").sum(), 1)
-    used = 100 * mean_in_bins(start, start + length, facts.col("stretches", "blocks"), edges) / capacity
+def _batch(facts: Facts, line: Timeline) -> Plot:
+    running, used = line.running, 100 * line.blocks / max(facts.replicas["blocks"].sum(), 1)
     note = f"At most {running.max():.3g} requests in service at once and {used.max():.3g}% of all KV blocks in use, averaged over a bin."
 
     def draw(axes: Any, clock: float) -> None:
-        _area(axes[0], edges / clock, running, SERIES[0], "requests in service")
-        _area(axes[1], edges / clock, used, SERIES[2], "KV blocks in use, %")
+        _area(axes[0], line.edges / clock, running, SERIES[0], "requests in service")
+        _area(axes[1], line.edges / clock, used, SERIES[2], "KV blocks in use, %")
 
     return _over_time("Batch and KV cache", note, facts, draw)
 
 
-def _gpu_time(facts: Facts) -> Plot:
-    edges = _edges(facts)
-    start, length = facts.col("stretches", "start"), facts.col("stretches", "seconds")
-    prompts = facts.col("stretches", "prefills") > 0
-    there = _present(facts, edges)
-    shares = [100 * mean_in_bins(start[m], (start + length)[m], facts.stretch_gpus[m], edges) / there for m in (~prompts, prompts)]
-    total = max((facts.lifetimes * facts.col("replicas", "gpus")).sum(), 1e-300)
-    decode, mixed = (float((length * facts.stretch_gpus)[m].sum() / total) for m in (~prompts, prompts))
+def _gpu_time(facts: Facts, line: Timeline) -> Plot:
+    there = sum(line.gpus.values())
+    shares = [100 * sum(parts) / there for parts in zip(*line.busy.values(), strict=True)]
+    total = max((facts.lifetimes * facts.gpus).sum(), 1e-300)
+    decode, mixed = (float((share * there * np.diff(line.edges)).sum() / 100 / total) for share in shares)
     note = f"{decode:.0%} of all GPU time went to steps that only decode, {mixed:.0%} to steps with prompt chunks; the rest was idle."
 
     def draw(axes: Any, clock: float) -> None:
         filled = {"fill": True, "alpha": 0.75}
-        axes[0].stairs(shares[0], edges / clock, color=SERIES[0], label="decode only", **filled)
-        axes[0].stairs(sum(shares), edges / clock, baseline=shares[0], color=SERIES[1], label="with prompt chunks", **filled)
+        axes[0].stairs(shares[0], line.edges / clock, color=SERIES[0], label="decode only", **filled)
+        axes[0].stairs(sum(shares), line.edges / clock, baseline=shares[0], color=SERIES[1], label="with prompt chunks", **filled)
         axes[0].set_title("share of GPU time, %", pad=20)
         axes[0].set_ylim(0, 100)
         axes[0].legend(ncols=2, handlelength=1.2, **LEGEND)
@@ -99,21 +119,15 @@ def _gpu_time(facts: Facts) -> Plot:
     return _over_time("What the GPUs did", note, facts, draw, rows=1)
 
 
-def _pools(facts: Facts) -> Plot:
-    edges = _edges(facts)
-    start, length = facts.col("stretches", "start"), facts.col("stretches", "seconds")
-    pools = np.array(facts.pool_of_replica)
-    names = list(facts.pools)
-    mine = {name: pools[facts.col("stretches", "replica")] == name for name in names}
-    busy = {name: 100 * mean_in_bins(start[m], (start + length)[m], facts.stretch_gpus[m], edges) / _present(facts, edges, pools == name)
-            for name, m in mine.items()}  # fmt: skip
+def _pools(facts: Facts, line: Timeline) -> Plot:
+    busy = {name: 100 * sum(parts) / line.gpus[name] for name, parts in line.busy.items()}
     note = "; ".join(f"{name} {values.mean():.3g}%" for name, values in busy.items()) + " busy on average."
 
     def draw(axes: Any, clock: float) -> None:
         for number, (name, values) in enumerate(busy.items()):
             style = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
             # matplotlib leaves out of a legend what begins with an underscore.
-            axes[0].plot((edges[:-1] + edges[1:]) / 2 / clock, values, label=name.lstrip("_"), **style)
+            axes[0].plot((line.edges[:-1] + line.edges[1:]) / 2 / clock, values, label=name.lstrip("_"), **style)
         axes[0].set_title("GPUs busy, %", pad=20)
         axes[0].set_ylim(0, 101)
         axes[0].legend(ncols=4, handlelength=1.8, **LEGEND)
@@ -124,8 +138,8 @@ def _pools(facts: Facts) -> Plot:
 def _spread(facts: Facts, measure: str, title: str, values: np.ndarray) -> Plot:
     """Share of completed requests at or below each value."""
     shares = np.unique(np.concatenate([np.linspace(0, 1, POINTS), [0.5, 0.99, 0.999]]))
-    points = np.quantile(values, shares)
-    half, tail = np.quantile(values, [0.5, 0.99])
+    points = np.quantile(values, shares, overwrite_input=True)
+    half, tail = np.interp([0.5, 0.99], shares, points)
     limit = request_limits(facts.result.scenario.slo).get(measure)
     note = f"Half of the completed requests take {seconds(half)} or less, 99% take {seconds(tail)} or less."
     if limit is not None:
@@ -168,17 +182,6 @@ def _plain_decades(axes: Any, decades: float) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.8 else (1, 3) if decades < 2.6 else (1,), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _edges(facts: Facts) -> np.ndarray:
-    return np.linspace(facts.begin, facts.end, BINS + 1)
-
-
-def _present(facts: Facts, edges: np.ndarray, which: np.ndarray | None = None) -> np.ndarray:
-    """GPUs in existence, averaged over each bin."""
-    start, end = facts.col("replicas", "start"), facts.col("replicas", "end")
-    gpus = facts.col("replicas", "gpus") * (True if which is None else which)
-    return np.maximum(mean_in_bins(start, np.where(np.isnan(end), facts.end, end), gpus, edges), 1e-12)
 
 
 def _area(axes: Any, edges: np.ndarray, values: np.ndarray, colour: str, title: str) -> None:

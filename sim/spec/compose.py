@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def _read_base(base: Path, place: Place) -> Document:
     except BadInput as error:
         # Without a line the file itself is at fault, and the place to mend is the one that names it.
         raise BadInput([
-            p if p.line else Problem(f"{base} {p.message}", "extends", place.file, place.value) for p in error.problems
+            p if p.line else Problem(f"{base}: {p.message}", "extends", place.file, place.value) for p in error.problems
         ]) from None
 
 
@@ -101,6 +102,9 @@ def _below(places: Mapping[Route, Place], route: Route) -> dict[Route, Place]:
 def _assignment(text: str) -> tuple[tuple[str, ...], Document]:
     key, equals, value = text.partition("=")
     route = tuple(key.strip().split("."))
+    if "[" in key:
+        mended = re.sub(r"\[(\w+)\]", r".\1", key)
+        raise BadInput([Problem(f"found '{text}'; dots lead to the items of a list: {mended}{equals}{value}", "", SET)])
     if not equals or not all(route):
         raise BadInput([Problem(f"found '{text}'; KEY=VALUE is wanted, such as cluster.pools.0.replicas=4", "", SET)])
     try:
@@ -137,6 +141,7 @@ def _steps(here: Any, names: Sequence[str]) -> Iterator[str | int]:
         if isinstance(here, list):
             if not name.isdecimal() or int(name) >= len(here):
                 what = f"an index from 0 to {len(here) - 1} is wanted" if here else "the list is empty"
+                what += "; to add an item, set the whole list" if name == str(len(here)) else ""
                 raise BadInput([Problem(f"{parent} has no item '{name}'; {what}", path, SET)])
             yield int(name)
             here = here[int(name)]

@@ -206,6 +206,8 @@ def llm(name: str) -> Llm:
     path = Path(name).expanduser()
     if path.suffix == ".json" or path.is_dir():
         return _from_config(path / "config.json" if path.is_dir() else path)
+    if name.startswith((".", "/", "~")) or path.suffix in (".yaml", ".yml"):
+        raise BadInput(f"no such file: {name}; the path of a Hugging Face config.json, or of the folder holding it, is wanted")
     known = _index()
     wanted = name.lower()
     if wanted not in known:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -29,6 +30,8 @@ def load(path: str | Path, sets: Sets = (), *, lookup: bool = True) -> Scenario:
 
     `lookup=False` leaves out what lies outside the file: catalogue names, and whether the files it names are there. Raises BadInput.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise BadInput(f"found {show(path)}; the path of a YAML file is wanted (`loads` takes a mapping)")
     return _scenario(compose.change(compose.from_file(Path(path)), sets), lookup)
 
 

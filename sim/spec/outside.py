@@ -48,8 +48,8 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
         found += _layout(pool, path, model, node)
     for index, workload in _items(raw.get("workloads")):
         found += [
-            Problem(f"no such file: {file}", f"workloads.{index}.{key}")
-            for key, file in named_files(registry.WORKLOADS, workload) if not Path(file).exists()
+            Problem(f"no such file: {file}" if file else "found an empty text; the path of a file is wanted", f"workloads.{index}.{key}")
+            for key, file in named_files(registry.WORKLOADS, workload) if not file or not Path(file).exists()
         ]
     return found
 

@@ -7,15 +7,32 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from sim.core.units import Bytes, Seconds
 
 Positive = Annotated[int, Field(ge=1)]
+# The most that is simulated: far beyond any engine, and a slip of the keyboard does not eat the machine.
+Replicas = Annotated[int, Field(ge=1, le=100_000)]
+Sequences = Annotated[int, Field(ge=1, le=65_536)]
+Budget = Annotated[int, Field(ge=1, le=10_000_000)]
+BlockSize = Annotated[int, Field(ge=1, le=1024)]
+Int32 = Annotated[int, Field(ge=1, le=2**31 - 1)]
+OrNone = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Price = Annotated[float, Field(ge=0, le=1e6)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 Dtype = Literal["bf16", "fp16", "fp8", "int8", "int4", "nvfp4", "mxfp4"]
 KvDtype = Literal["bf16", "fp16", "fp8"]
+
+
+def _with_a_unit(size: float) -> float:
+    if size < 1e6:
+        raise ValueError(f"found {size:g} bytes; a GPU has more: write the unit, such as {size:g}GB")
+    return size
+
+
+GpuMemory = Annotated[Bytes, Field(gt=0, le=4e12), AfterValidator(_with_a_unit)]
 
 
 class Spec(BaseModel):
@@ -58,18 +75,18 @@ class Precision(Spec):
 class EngineOptions(Spec):
     """vLLM's engine arguments, by their names. `exact_steps` runs one event per step through the plain loop: slow, for checking."""
 
-    max_num_seqs: Positive = 256
-    max_num_batched_tokens: Positive = 2048
-    max_model_len: Positive | None = Field(None, description="longest prompt + output; default: the model's own limit")
-    block_size: Positive = 16
+    max_num_seqs: Sequences = 256
+    max_num_batched_tokens: Budget = 2048
+    max_model_len: Int32 | None = Field(None, description="longest prompt + output; default: the model's own limit")
+    block_size: BlockSize = 16
     gpu_memory_utilization: Fraction = 0.9
-    num_gpu_blocks_override: Positive | None = None
+    num_gpu_blocks_override: Int32 | None = None
     enable_chunked_prefill: bool = True
-    long_prefill_token_threshold: Annotated[int, Field(ge=0, description="most prompt tokens of one request in a step; 0: no limit")] = 0
+    long_prefill_token_threshold: OrNone = Field(0, description="most prompt tokens of one request in a step; 0: no limit")
     enable_prefix_caching: Literal[False] = Field(False, description="not modelled yet: only false is accepted")
     cuda_graph: bool = True
-    cudagraph_capture_sizes: tuple[Positive, ...] | None = Field(None, description="default: vLLM's sizes up to min(2 * max_num_seqs, 512)")
-    host_overhead: Seconds | None = Field(None, ge=0, description="CPU time per step not hidden by the GPU; default: the GPU profile's")
+    cudagraph_capture_sizes: tuple[Sequences, ...] | None = Field(None, description="default: vLLM's, up to min(2 * max_num_seqs, 512)")
+    host_overhead: Seconds | None = Field(None, ge=0, le=60, description="CPU time per step not hidden by the GPU; default: the profile's")
     exact_steps: bool = False
     batcher: dict[str, Any] = Field(default_factory=lambda: {"kind": "vllm_v1"})
 
@@ -90,12 +107,12 @@ class Pool(Spec):
     model: str | None = Field(None, description="default: the scenario's model")
     gpu: str
     node: str | None = Field(None, description="node of the catalogue; default: the GPU's usual one")
-    replicas: Positive = 1
+    replicas: Replicas = 1
     parallel: Parallel = Parallel()
     precision: Precision = Precision()
     engine: EngineOptions = EngineOptions()
-    gpu_memory: Annotated[Bytes, Field(gt=0)] | None = Field(None, description="memory of one GPU; default: the GPU profile's")
-    price_per_hour: Annotated[float, Field(ge=0)] | None = Field(None, description="dollars per GPU-hour; default: the GPU profile's")
+    gpu_memory: GpuMemory | None = Field(None, description="memory of one GPU; default: the GPU profile's")
+    price_per_hour: Price | None = Field(None, description="dollars per GPU-hour; default: the GPU profile's")
 
 
 class Cluster(Spec):

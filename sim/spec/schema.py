@@ -19,6 +19,9 @@ PLUGS = (
 )
 
 
+CATALOGUE = ("gpu", "node", "model")
+
+
 class Option(NamedTuple):
     """A key of a kind. `default` is None as well when there is none; then `required` is true."""
 
@@ -40,6 +43,17 @@ class Kind(NamedTuple):
 def kinds(family: str | None = None) -> list[Kind]:
     """Every kind of one family or of all."""
     return [_kind(home, name) for home in FAMILIES.values() if family in (None, home.name) for name in home.names()]
+
+
+def catalogue(family: str) -> list[Kind]:
+    """The names that may stand for a GPU, a node or a model."""
+    from sim.spec import hardware, llm
+
+    if family == "model":
+        return [Kind(family, name, "", ()) for name in llm.llm_names()]
+    if family == "gpu":
+        return [Kind(family, name, hardware.gpu(name).title, ()) for name in hardware.gpu_names()]
+    return [Kind(family, name, hardware.node(name).title, ()) for name in hardware.node_names()]
 
 
 def json_schema() -> dict[str, Any]:

@@ -6,7 +6,8 @@ All checks are necessary conditions that hold exactly but for rounding, so a fai
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections import Counter
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,12 +25,14 @@ def audit(result: Result) -> dict[str, Entry]:
 
 
 def check(tables: Tables) -> dict[str, Entry]:
-    """The same, from tables already read."""
+    """The same, from tables already opened."""
+    disorder = Faults()
+    gaps = _succession(tables, disorder)
     return {
         "I1": _counts(tables),
         "I2": _blocks(tables),
-        "I3": _order(tables),
-        "I4": _idle(tables),
+        "I3": _order(tables, disorder),
+        "I4": _idle(tables, gaps),
         "I5": _content(tables),
         "I6": _roofline(tables),
         "tokens": _tokens(tables),
@@ -41,97 +44,148 @@ def _entry(checked: int, faults: list[str], holds: str) -> Entry:
     return {"ok": not faults, "checked": int(checked), "detail": "; ".join(faults) if faults else holds}
 
 
-def _fault(bad: np.ndarray, what: str) -> list[str]:
-    """A line for the rows where `bad` holds, naming the first."""
-    rows = np.flatnonzero(bad)
-    return [f"{what}: {len(rows)} rows, first row {rows[0]}"] if len(rows) else []
+class Faults:
+    """Rows that break a rule, counted over the pages of a table."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, int]] = {}
+
+    def see(self, what: str, bad: np.ndarray, rows: np.ndarray | int = 0) -> None:
+        """Note the rows where `bad` holds; `rows` gives their numbers, or that of the first."""
+        at = np.flatnonzero(bad)
+        if len(at):
+            count, first = self._found.get(what, (0, int(at[0] + rows if isinstance(rows, int) else rows[at].min())))
+            self._found[what] = count + len(at), first
+
+    def lines(self) -> list[str]:
+        """A line for each rule broken, naming the first row."""
+        return [f"{what}: {count} rows, first row {first}" for what, (count, first) in self._found.items()]
 
 
 def _counts(tables: Tables) -> Entry:
     """I1: every arrival is there once and ended one way; per pool, what was sent there is what ended there."""
-    number, status = tables.col("requests", "request"), tables.col("requests", "status")
-    replica, last = tables.col("requests", "replica"), tables.col("requests", "last_token")
-    arrived = tables.meta.get("arrived", len(number))
-    faults = []
-    if len(number) != arrived or (np.sort(number) != np.arange(arrived)).any():
-        faults.append(f"{arrived} requests arrived, {len(number)} rows with {len(np.unique(number))} numbers ended")
-    done = status == COMPLETED
-    faults += _fault((status < 0) | (status >= len(STATUSES)), "no known status")
-    faults += _fault(done & ((replica < 0) | np.isnan(last)), "completed without a replica or a last token")
-    faults += _fault((status == UNFINISHED) & ~np.isnan(last), "unfinished with a last token")
-    faults += _fault((status == REJECTED) & ~np.isnan(tables.col("requests", "admitted")), "rejected after admission")
-    faults += _fault(done & (tables.col("requests", "output_tokens") != tables.col("requests", "wanted_tokens")), "completed too short")
-    faults += _fault(replica >= len(tables.pool_of_replica), "served by a replica that does not exist")
-    return _entry(len(number), faults, f"arrived = completed + rejected + failed + unfinished; {_per_pool(tables) if not faults else ''}")
+    number, replicas = len(tables.result.tables["requests"]), len(tables.replicas)
+    arrived = tables.meta.get("arrived", number)
+    seen, sent, found = np.zeros(arrived, dtype=bool), np.zeros(replicas + 1, dtype="i8"), Faults()
+    for page in tables.requests():
+        numbers, status, replica, at = page["request"], page["status"], page["replica"], page.first
+        done, never = status == COMPLETED, np.isnan(page["last_token"])
+        seen[numbers[(numbers >= 0) & (numbers < arrived)]] = True
+        found.see("no known status", (status < 0) | (status >= len(STATUSES)), at)
+        found.see("completed without a replica or a last token", done & ((replica < 0) | never), at)
+        found.see("unfinished with a last token", (status == UNFINISHED) & ~never, at)
+        found.see("rejected after admission", (status == REJECTED) & ~np.isnan(page["admitted"]), at)
+        found.see("completed too short", done & (page["output_tokens"] != page["wanted_tokens"]), at)
+        found.see("served by a replica that does not exist", replica >= replicas, at)
+        sent += np.bincount(np.clip(replica, -1, replicas - 1) + 1, minlength=replicas + 1)
+    faults = found.lines()
+    if number != arrived or not seen.all():
+        faults.insert(0, f"{arrived} requests arrived, {number} rows with {seen.sum()} of their numbers ended")
+    return _entry(number, faults, f"arrived = completed + rejected + failed + unfinished; {_per_pool(tables, sent)}")
 
 
-def _per_pool(tables: Tables) -> str:
-    names = np.array([*tables.pool_of_replica, "no replica"])
-    where = names[tables.col("requests", "replica")]
-    return ", ".join(f"{name} {int((where == name).sum())}" for name in dict.fromkeys(names) if (where == name).any())
+def _per_pool(tables: Tables, sent: np.ndarray) -> str:
+    pools = Counter[str]()
+    for name, count in zip([*tables.pool_of_replica, "no replica"], np.roll(sent, -1).tolist(), strict=True):
+        pools[name] += count
+    return ", ".join(f"{name} {count}" for name, count in pools.items() if count)
 
 
 def _blocks(tables: Tables) -> Entry:
     """I2: KV blocks taken = given back + still held; nothing held once all requests ended; never above capacity."""
-    blocks, left = tables.col("replicas", "blocks"), tables.col("replicas", "left_blocks")
-    taken, returned = tables.col("replicas", "taken_blocks"), tables.col("replicas", "returned_blocks")
-    faults = _fault(taken != returned + left, "taken is not returned + left")
-    faults += _fault(tables.col("replicas", "peak_blocks") > blocks, "peak above capacity")
-    faults += _fault(tables.col("stretches", "blocks") > blocks[tables.col("stretches", "replica")], "stretch above capacity")
-    unfinished = tables.col("requests", "replica")[tables.col("requests", "status") == UNFINISHED]
-    may_hold = np.isin(np.arange(len(blocks)), unfinished)
-    faults += _fault((left != 0) & ~may_hold, "blocks left without an unfinished request")
-    return _entry(len(blocks), faults, "KV blocks taken = returned + left, never above capacity")
+    replicas, found = tables.replicas, Faults()
+    blocks, left = replicas["blocks"], replicas["left_blocks"]
+    found.see("taken is not returned + left", replicas["taken_blocks"] != replicas["returned_blocks"] + left)
+    found.see("peak above capacity", replicas["peak_blocks"] > blocks)
+    for page in tables.stretches():
+        found.see("stretch above capacity", page["blocks"] > blocks[page["replica"]], page.first)
+    may_hold = np.zeros(len(blocks), dtype=bool)
+    for rows in tables.requests():
+        may_hold[rows["replica"][(rows["status"] == UNFINISHED) & (rows["replica"] >= 0)]] = True
+    found.see("blocks left without an unfinished request", (left != 0) & ~may_hold)
+    return _entry(len(blocks), found.lines(), "KV blocks taken = returned + left, never above capacity")
 
 
-def _order(tables: Tables) -> Entry:
+class Gaps(NamedTuple):
+    """When a replica had no step under way, by replica and time: after `low` (-inf: before its first stretch), before `high`, seconds."""
+
+    replica: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def _succession(tables: Tables, found: Faults) -> Gaps:
+    """The gaps between the stretches of each replica; a stretch that begins before the one recorded before it ends is a fault."""
+    before = np.full(len(tables.replicas), -np.inf)
+    gaps = []
+    for page in tables.stretches():
+        order = _by_replica(page["replica"])
+        replica, start, end = page["replica"][order], page["start"][order], page.end[order]
+        same = replica[1:] == replica[:-1]
+        heads, tails = np.append(True, ~same), np.append(~same, True)
+        previous = np.roll(end, 1)
+        previous[heads] = before[replica[heads]]
+        before[replica[tails]] = end[tails]
+        found.see("stretch of negative length", page["seconds"] < 0, page.first)
+        found.see("stretch begins before the one recorded before it ends", start < previous - SLACK, page.first + order)
+        at = start - previous > SLACK
+        gaps.append(Gaps(replica[at], previous[at], start[at]))
+    replica, low, high = (np.concatenate(parts) for parts in zip(*gaps, strict=True)) if gaps else np.empty((3, 0))
+    order = np.lexsort((high, replica))
+    return Gaps(replica[order], low[order], high[order])
+
+
+def _by_replica(replica: np.ndarray) -> np.ndarray:
+    """The order that puts rows replica by replica; codes of 16 bits sort in linear time."""
+    return np.argsort(replica.astype("u2") if replica.max(initial=0) < 2**16 - 1 else replica, kind="stable")
+
+
+def _order(tables: Tables, found: Faults) -> Entry:
     """I3: a request's times are in order, within the run; stretches of a replica neither overlap nor run backwards."""
-    arrival, admitted, first, last = (tables.col("requests", name) for name in ("arrival", "admitted", "first_token", "last_token"))
-    faults = []
-    for early, late, what in ((arrival, admitted, "admitted before arrival"), (admitted, first, "first token before admission"),
-                              (first, last, "last token before first"), (arrival, first, "first token before arrival")):  # fmt: skip
-        faults += _fault(late < early - SLACK, what)
-    faults += _fault((np.isnan(admitted) & ~np.isnan(first)) | (np.isnan(first) & ~np.isnan(last)), "a token without what comes before it")
-    latest = np.fmax.reduce([arrival, admitted, first, last])
-    faults += _fault((arrival < -SLACK) | (latest > tables.end + SLACK), "outside the run")
-    start, seconds, replica = (tables.col("stretches", name) for name in ("start", "seconds", "replica"))
-    faults += _fault(seconds < 0, "stretch of negative length")
-    same = replica[np.argsort(replica, kind="stable")]
-    begins, ends = _by_replica(tables)
-    faults += _fault((same[1:] == same[:-1]) & (begins[1:] < ends[:-1] - SLACK), "stretch begins before the one recorded before it ends")
-    return _entry(len(arrival) + len(start), faults, "arrival <= admitted <= first token <= last token; stretches of a replica in order")
+    for page in tables.requests():
+        arrival, admitted, first, last = (page[name] for name in ("arrival", "admitted", "first_token", "last_token"))
+        for early, late, what in ((arrival, admitted, "admitted before arrival"), (admitted, first, "first token before admission"),
+                                  (first, last, "last token before first"), (arrival, first, "first token before arrival")):  # fmt: skip
+            found.see(what, late < early - SLACK, page.first)
+        without = (np.isnan(admitted) & ~np.isnan(first)) | (np.isnan(first) & ~np.isnan(last))
+        found.see("a token without what comes before it", without, page.first)
+        latest = np.fmax(np.fmax(arrival, admitted), np.fmax(first, last))
+        found.see("outside the run", (arrival < -SLACK) | (latest > tables.end + SLACK), page.first)
+    checked = len(tables.result.tables["requests"]) + len(tables.result.tables["stretches"])
+    return _entry(checked, found.lines(), "arrival <= admitted <= first token <= last token; stretches of a replica in order")
 
 
-def _by_replica(tables: Tables) -> tuple[np.ndarray, np.ndarray]:
-    """Begin and end of each stretch, replica by replica in the order recorded."""
-    order = np.argsort(tables.col("stretches", "replica"), kind="stable")
-    start = tables.col("stretches", "start")[order]
-    return start, start + tables.col("stretches", "seconds")[order]
-
-
-def _idle(tables: Tables) -> Entry:
+def _idle(tables: Tables, gaps: Gaps) -> Entry:
     """I4: in a gap between two stretches of a replica, every request sent to it before the gap's end had ended by the gap's begin.
 
     The time before the first stretch counts as a gap. The time after the last does not: a step that the end of the run cut is not recorded.
     Failed requests are left out, as the table does not say when they failed.
     """
-    status, sent = tables.col("requests", "status"), tables.col("requests", "replica")
-    ran = tables.col("stretches", "replica")
-    begins, ends = _by_replica(tables)
-    bounds = np.searchsorted(np.sort(ran), np.arange(len(tables.pool_of_replica) + 1))
-    faults, checked = [], 0
-    for index in range(len(bounds) - 1):
-        mine = (sent == index) & (status != REJECTED) & (status != FAILED)
-        arrivals, lasts = np.sort(tables.col("requests", "arrival")[mine]), np.sort(tables.col("requests", "last_token")[mine])
-        begin, end = begins[bounds[index] : bounds[index + 1]], ends[bounds[index] : bounds[index + 1]]
-        low, high = np.concatenate([[-np.inf], end[:-1]])[: len(begin)], begin
-        gap = high - low > SLACK
-        present = np.searchsorted(arrivals, high[gap] - SLACK) - np.searchsorted(lasts, low[gap] + SLACK, side="right")
-        checked += int(gap.sum())
-        faults += [f"replica {index} idle with work at {t:.6g} s" for t in np.maximum(low, 0)[gap][present > 0][:1]]
-        if len(arrivals) and not len(begin) and not np.isnan(lasts).all():
-            faults.append(f"replica {index} finished requests without a step")
-    return _entry(checked, faults, "no idle engine with runnable work, in any gap between stretches")
+    opens, closes = _keys(gaps.replica, gaps.low + SLACK), _keys(gaps.replica, gaps.high - SLACK)
+    change, finished = np.zeros(len(opens) + 1, dtype="i8"), np.zeros(len(tables.replicas), dtype=bool)
+    for page in tables.requests():
+        rows = np.flatnonzero((page["replica"] >= 0) & (page["status"] != REJECTED) & (page["status"] != FAILED))
+        rows = rows[_by_replica(page["replica"][rows])]
+        replica, last = page["replica"][rows], page["last_token"][rows]
+        finished[replica[~np.isnan(last)]] = True
+        # A request is there from the first gap that closes after its arrival to the first that opens after its end.
+        comes = np.searchsorted(closes, _keys(replica, page["arrival"][rows]), side="right")
+        goes = np.searchsorted(opens, _keys(replica, np.where(np.isnan(last), np.inf, last)))
+        change += np.bincount(comes, minlength=len(change)) - np.bincount(goes, minlength=len(change))
+    bad = np.flatnonzero(np.cumsum(change)[:-1] > 0)
+    broken, firsts = np.unique(gaps.replica[bad], return_index=True)
+    starts = np.maximum(gaps.low, 0)[bad][firsts]
+    faults = [f"replica {index:.0f} idle with work at {time:.6g} s" for index, time in zip(broken, starts, strict=True)]
+    worked = np.isin(np.arange(len(finished)), gaps.replica)
+    faults += [f"replica {index} finished requests without a step" for index in np.flatnonzero(finished & ~worked)]
+    return _entry(len(opens), faults, "no idle engine with runnable work, in any gap between stretches")
+
+
+def _keys(replica: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Keys that sort by replica, then by time: numpy orders complex numbers so."""
+    keys = np.empty(len(time), dtype=complex)
+    keys.real, keys.imag = replica, time
+    return keys
 
 
 def _content(tables: Tables) -> Entry:
@@ -140,9 +194,11 @@ def _content(tables: Tables) -> Entry:
     for name in ("requests", "stretches"):
         table = tables.result.tables[name]
         rows += len(table)
-        for column in table.columns:
-            digest.update(f"{name}.{column.name}:{table.labels.get(column.name, '')}".encode())
-            digest.update(np.ascontiguousarray(tables.col(name, column.name)).tobytes())
+        columns = {c.name: hashlib.sha256(f"{name}.{c.name}:{table.labels.get(c.name, '')}".encode()) for c in table.columns}
+        for page in table.pages():
+            for column, content in columns.items():
+                content.update(np.ascontiguousarray(page[column]))
+        digest.update(b"".join(content.digest() for content in columns.values()))
     return {"ok": True, "checked": rows, "detail": f"not checked by one run; equal digests mean equal tables: sha256 {digest.hexdigest()}"}
 
 
@@ -151,27 +207,29 @@ def _roofline(tables: Tables) -> Entry:
 
     Bytes are a floor: the weights that even one token needs, and the decoders' keys and values.
     """
-    seconds, first = tables.col("stretches", "seconds"), tables.col("stretches", "first_step")
-    peak, bandwidth = tables.per_stretch("peak_flops"), tables.per_stretch("bandwidth")
-    weights, per_token = tables.per_stretch("active_weight_floor"), tables.per_stretch("kv_bytes_per_token")
-    total = np.maximum(tables.flops / peak, (weights * tables.col("stretches", "steps") + tables.kv_read) / bandwidth)
-    single = np.maximum(
-        tables.per_stretch("flops_per_token") * tables.col("stretches", "decoders") / peak,
-        (weights + per_token * tables.col("stretches", "held")) / bandwidth,
-    )
-    faults = _fault(seconds < total * (1 - SLACK), "stretch faster than the roofline")
-    faults += _fault(first < single * (1 - SLACK), "first step faster than the roofline")
-    margin = float((seconds / np.maximum(total, 1e-300)).min()) if len(seconds) else np.inf
-    return _entry(len(seconds), faults, f"no step faster than the roofline at 100 % of peak; the closest took {margin:.3g} times as long")
+    found, margin = Faults(), np.inf
+    for page in tables.stretches():
+        peak, bandwidth = page.per_pool("peak_flops"), page.per_pool("bandwidth")
+        weights, per_token = page.per_pool("active_weight_floor"), page.per_pool("kv_bytes_per_token")
+        total = np.maximum(page.flops / peak, (weights * page["steps"] + page.kv_read) / bandwidth)
+        single = np.maximum(page.per_pool("flops_per_token") * page["decoders"] / peak, (weights + per_token * page["held"]) / bandwidth)
+        found.see("stretch faster than the roofline", page["seconds"] < total * (1 - SLACK), page.first)
+        found.see("first step faster than the roofline", page["first_step"] < single * (1 - SLACK), page.first)
+        margin = min(margin, float((page["seconds"] / np.maximum(total, 1e-300)).min()))
+    holds = f"no step faster than the roofline at 100 % of peak; the closest took {margin:.3g} times as long"
+    return _entry(len(tables.result.tables["stretches"]), found.lines(), holds)
 
 
 def _tokens(tables: Tables) -> Entry:
     """Tokens of the requests = one per decoder and step, one first token each, and one after each preemption stall."""
-    asked = int(tables.col("requests", "output_tokens").sum(dtype="i8"))
-    decoded = int((tables.col("stretches", "decoders").astype("i8") * tables.col("stretches", "steps")).sum())
-    emitted = decoded + int((~np.isnan(tables.col("requests", "first_token"))).sum()) + len(tables.col("stalls", "start"))
-    if (tables.col("requests", "status") == FAILED).any():
+    if tables.counts[FAILED]:
         return _entry(0, [], "skipped: tokens of failed requests are not told apart")
+    asked, emitted = 0, sum(len(stalls) for stalls in tables.stalls())
+    for rows in tables.requests():
+        asked += int(rows["output_tokens"].sum(dtype="i8"))
+        emitted += int((~np.isnan(rows["first_token"])).sum())
+    for page in tables.stretches():
+        emitted += int(page.decoded.sum())
     faults = [] if asked == emitted else [f"requests hold {asked} tokens, engines emitted {emitted}"]
     return _entry(asked, faults, "tokens of requests = tokens emitted by engines")
 
@@ -181,14 +239,12 @@ def _little(tables: Tables) -> Entry:
 
     The left side comes from the requests, the right side from the engines. Holds when every accepted request completed.
     """
-    status = tables.col("requests", "status")
-    if ((status == FAILED) | (status == UNFINISHED)).any():
+    if tables.counts[FAILED] or tables.counts[UNFINISHED]:
         return _entry(0, [], "skipped: requests were cut off or failed while decoding")
-    done = tables.completed
-    sojourn = float((tables.col("requests", "last_token") - tables.col("requests", "first_token"))[done].sum())
-    present = float((tables.col("stretches", "decoders") * tables.col("stretches", "seconds")).sum())
-    present += float((tables.col("stalls", "end") - tables.col("stalls", "start")).sum())
+    sojourn = sum(float((rows["last_token"] - rows["first_token"])[rows["status"] == COMPLETED].sum()) for rows in tables.requests())
+    present = sum(float((page["decoders"] * page["seconds"]).sum()) for page in tables.stretches())
+    present += sum(float(stalls.sum()) for stalls in tables.stalls())
     # Sums of millions of differences of clock times: rounding grows with the clock, not with the sum.
-    close = abs(sojourn - present) <= 1e-6 * max(sojourn, present) + 1e-12 * tables.end * max(len(status), 1)
+    close = abs(sojourn - present) <= 1e-6 * max(sojourn, present) + 1e-12 * tables.end * max(int(tables.counts.sum()), 1)
     faults = [] if close else [f"requests decoded for {sojourn:.9g} s in all, engines held decoders for {present:.9g} s"]
-    return _entry(int(done.sum()), faults, "mean number decoding = completions per second x mean decode time")
+    return _entry(int(tables.counts[COMPLETED]), faults, "mean number decoding = completions per second x mean decode time")

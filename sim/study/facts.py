@@ -1,5 +1,5 @@
-"""The tables of a run read as arrays: what was computed, by whom, and over which time. Metrics, the verdict, the audit and the plots all
-start here, so that none of them derives a step's work a second time.
+"""The tables of a run read page by page: what was computed, by whom, and over which time. Metrics, the verdict, the audit and the plots all
+start here, so that none of them derives a step's work a second time, and none holds a long run in memory.
 
 Seconds, tokens, FLOP, bytes and watts. A stretch of k steps with B decoders that held H tokens at its start does, in step j = 0..k-1,
 H + B (j + 1) query-key pairs and reads H + B j tokens of keys and values; the sums below are those series in closed form.
@@ -7,12 +7,13 @@ H + B (j + 1) query-key pairs and reads H + B j tokens of keys and values; the s
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from sim.core.record import Table
-from sim.core.request import COMPLETED, UNFINISHED
+from sim.core.record import Page, Table
+from sim.core.request import STATUSES, UNFINISHED
 from sim.study.result import Result
 
 SUB_RUNS = 8
@@ -20,34 +21,43 @@ ALIKE = 1e-3
 
 
 class Tables:
-    """Arrays of one result, derived when first asked for. `meta["pools"]` gives the roofline, price and watts of each pool."""
+    """The tables of one result and what is small enough to keep. `meta["pools"]` gives the roofline, price and watts of each pool."""
 
     def __init__(self, result: Result):
         self.result = result
         self.meta = result.meta
         self.pools: dict[str, dict[str, Any]] = {pool["name"]: pool for pool in result.meta["pools"]}
-        self._columns: dict[tuple[str, str], np.ndarray] = {}
+        self.replicas: Table = result.tables["replicas"]
+        self._figures: dict[str, np.ndarray] = {}
 
-    def col(self, table: str, name: str) -> np.ndarray:
-        """A column, read once; an empty array when the run has no such table."""
-        key = (table, name)
-        if key not in self._columns:
-            known = self.result.tables
-            self._columns[key] = known[table][name] if table in known else np.empty(0)
-        return self._columns[key]
+    def requests(self) -> Iterator[Page]:
+        return self.result.tables["requests"].pages()
+
+    def stretches(self) -> Iterator[Stretches]:
+        return (Stretches(page, self) for page in self.result.tables["stretches"].pages())
+
+    def stalls(self) -> Iterator[np.ndarray]:
+        """Seconds of each preemption stall, a page at a time."""
+        table = self.result.tables.get("stalls")
+        return (page["end"] - page["start"] for page in table.pages()) if table else iter(())
 
     @functools.cached_property
-    def completed(self) -> np.ndarray:
-        """Which requests completed, as a mask."""
-        return self.col("requests", "status") == COMPLETED
+    def counts(self) -> np.ndarray:
+        """Requests by status."""
+        return sum((np.array([(page["status"] == code).sum() for code in range(len(STATUSES))]) for page in self.requests()),
+                   np.zeros(len(STATUSES), dtype="i8"))  # fmt: skip
 
     @functools.cached_property
+    def arrivals(self) -> tuple[float, float]:
+        """Times of the first and the last arrival; 0 when nothing arrived."""
+        ends = [(page["arrival"].min(), page["arrival"].max()) for page in self.requests()]
+        return (float(min(ends)[0]), float(max(last for _, last in ends))) if ends else (0.0, 0.0)
+
+    @property
     def begin(self) -> float:
-        """Time of the first arrival; 0 when nothing arrived."""
-        arrival = self.col("requests", "arrival")
-        return float(arrival.min()) if len(arrival) else 0.0
+        return self.arrivals[0]
 
-    @functools.cached_property
+    @property
     def end(self) -> float:
         """The clock at the end of the run."""
         return float(self.meta["sim_s"])
@@ -60,99 +70,129 @@ class Tables:
     @functools.cached_property
     def pool_of_replica(self) -> list[str]:
         """Pool name of each row of `replicas`."""
-        replicas: Table = self.result.tables["replicas"]
-        return [replicas.labels["pool"][code] for code in replicas["pool"]]
+        return [self.replicas.labels["pool"][code] for code in self.replicas["pool"]]
 
     def per_replica(self, key: str) -> np.ndarray:
         """A figure of `meta["pools"]` for each replica; NaN where the pool has none."""
-        values = [self.pools[name][key] for name in self.pool_of_replica]
-        return np.array([np.nan if value is None else value for value in values], dtype=float)
+        if key not in self._figures:
+            values = [self.pools[name][key] for name in self.pool_of_replica]
+            self._figures[key] = np.array([np.nan if value is None else value for value in values], dtype=float)
+        return self._figures[key]
 
-    def per_stretch(self, key: str) -> np.ndarray:
-        """A figure of `meta["pools"]` for each stretch."""
-        return self.per_replica(key)[self.col("stretches", "replica")]
+    @functools.cached_property
+    def gpus(self) -> np.ndarray:
+        """GPUs of each replica."""
+        return self.replicas["gpus"].astype(float)
 
     @functools.cached_property
     def lifetimes(self) -> np.ndarray:
         """Seconds each replica existed between the first arrival and the end of the run."""
-        start, end = self.col("replicas", "start"), self.col("replicas", "end")
+        start, end = self.replicas["start"], self.replicas["end"]
         end = np.where(np.isnan(end), self.end, end)
         return np.maximum(np.minimum(end, self.end) - np.maximum(start, self.begin), 0.0)
 
+    def admissions(self, page: Page) -> np.ndarray:
+        """When each wait for a first admission ended; never-admitted requests wait to the end of the run unless they were lost."""
+        return self._until(page, page["admitted"])
+
+    def departures(self, page: Page) -> np.ndarray:
+        """When each request left; unfinished ones stay to the end of the run, lost ones never came in."""
+        return self._until(page, page["last_token"])
+
+    def _until(self, page: Page, times: np.ndarray) -> np.ndarray:
+        arrival = page["arrival"]
+        never = np.where(page["status"] == UNFINISHED, np.maximum(self.end, arrival), arrival)
+        return np.where(np.isnan(times), never, times)
+
+
+class Stretches:
+    """A page of stretches and what was computed in each of them, derived when first asked for."""
+
+    def __init__(self, page: Page, tables: Tables):
+        self.first, self._page, self._tables = page.first, page, tables
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._page[name]
+
+    def per_pool(self, key: str) -> np.ndarray:
+        """A figure of `meta["pools"]` for each stretch."""
+        return self._tables.per_replica(key)[self["replica"]]
+
+    @property
+    def end(self) -> np.ndarray:
+        return self["start"] + self["seconds"]
+
+    @functools.cached_property
+    def gpus(self) -> np.ndarray:
+        """GPUs busy in each stretch."""
+        return self._tables.gpus[self["replica"]]
+
+    @functools.cached_property
+    def decoded(self) -> np.ndarray:
+        """Tokens the decoders emitted."""
+        return self["decoders"] * self["steps"].astype("i8")
+
     @functools.cached_property
     def tokens(self) -> np.ndarray:
-        """Tokens computed in each stretch, prompts and recomputation included."""
-        return self.col("stretches", "decoders") * self.col("stretches", "steps").astype("i8") + self.col("stretches", "prefill_tokens")
+        """Tokens computed, prompts and recomputation included."""
+        return self.decoded + self["prefill_tokens"]
+
+    @functools.cached_property
+    def _held(self) -> np.ndarray:
+        """Tokens of keys and values the decoders read, summed over the steps."""
+        steps = self["steps"].astype(float)
+        return steps * self["held"] + self["decoders"] * steps * (steps - 1) / 2
 
     @functools.cached_property
     def flops(self) -> np.ndarray:
-        """Model FLOP of each stretch: linear layers per token and attention per query-key pair."""
-        steps, decoders = self.col("stretches", "steps").astype(float), self.col("stretches", "decoders")
-        pairs = steps * self.col("stretches", "held") + decoders * steps * (steps + 1) / 2 + self.col("stretches", "prefill_pairs")
-        return self.per_stretch("flops_per_token") * self.tokens + self.per_stretch("flops_per_pair") * pairs
+        """Model FLOP: linear layers per token and attention per query-key pair. A decoder's new token is a pair beyond those it held."""
+        pairs = self._held + self.decoded + self["prefill_pairs"]
+        return self.per_pool("flops_per_token") * self.tokens + self.per_pool("flops_per_pair") * pairs
 
     @functools.cached_property
     def kv_read(self) -> np.ndarray:
-        """Bytes of keys and values the decoders of each stretch read; what prompt chunks read again is not counted."""
-        steps = self.col("stretches", "steps").astype(float)
-        held = steps * self.col("stretches", "held") + self.col("stretches", "decoders") * steps * (steps - 1) / 2
-        return self.per_stretch("kv_bytes_per_token") * held
+        """Bytes of keys and values the decoders read; what prompt chunks read again is not counted."""
+        return self.per_pool("kv_bytes_per_token") * self._held
 
     @functools.cached_property
     def bytes_moved(self) -> np.ndarray:
-        """Bytes of each stretch: the weights once per step, and the decoders' keys and values."""
-        return self.per_stretch("weight_bytes") * self.col("stretches", "steps") + self.kv_read
-
-    @functools.cached_property
-    def stretch_gpus(self) -> np.ndarray:
-        """GPUs busy in each stretch."""
-        return self.col("replicas", "gpus")[self.col("stretches", "replica")].astype(float)
-
-    @functools.cached_property
-    def waits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Begin and end of each wait for a first admission; never-admitted requests wait to the end of the run unless they were lost."""
-        arrival, admitted = self.col("requests", "arrival"), self.col("requests", "admitted")
-        never = np.where(self.col("requests", "status") == UNFINISHED, self.end, arrival)
-        return arrival, np.where(np.isnan(admitted), np.maximum(never, arrival), admitted)
+        """Bytes: the weights once per step, and the decoders' keys and values."""
+        return self.per_pool("weight_bytes") * self["steps"] + self.kv_read
 
     def gaps(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inter-token gaps as (seconds, how many), run-length coded: a value per stretch, or up to `SUB_RUNS` where its steps differ by more
-        than `ALIKE`, and one per stall.
+        """Inter-token gaps as (seconds, how many), run-length coded: a value per stretch, or up to `SUB_RUNS` where its steps differ by
+        more than `ALIKE`.
 
         Step lengths grow linearly within a stretch and sum to its seconds, so the weighted mean is exact.
         """
-        seconds, first = self.col("stretches", "seconds"), self.col("stretches", "first_step")
-        steps, decoders = self.col("stretches", "steps").astype("i8"), self.col("stretches", "decoders").astype("i8")
-        slope = np.where(steps > 1, 2 * (seconds - steps * first) / np.maximum(steps * (steps - 1), 1), 0.0)
-        values, weights = [], []
+        steps, first = self["steps"].astype("i8"), self["first_step"]
+        slope = 2 * (self["seconds"] - steps * first) / np.maximum(steps * (steps - 1), 1)
         spread = slope * (steps - 1) / np.maximum(first, 1e-300)
-        runs = np.minimum(steps, np.clip(np.ceil(spread / ALIKE), 1, SUB_RUNS).astype("i8"))
-        for part in range(SUB_RUNS):
-            rows = np.flatnonzero((part < runs) & (decoders > 0))
-            low, high = steps[rows] * part // runs[rows], steps[rows] * (part + 1) // runs[rows]
-            whole = runs[rows] == 1
-            mean = seconds[rows] / steps[rows]
-            values.append(np.where(whole, mean, first[rows] + slope[rows] * (low + high - 1) / 2))
-            weights.append(decoders[rows] * (high - low))
-        stalls = self.col("stalls", "end") - self.col("stalls", "start")
-        return np.concatenate([*values, stalls]), np.concatenate([*weights, np.ones(len(stalls), dtype="i8")])
+        runs = np.minimum(steps, np.clip(np.ceil(spread / ALIKE), 1, SUB_RUNS).astype("i8")) * (self["decoders"] > 0)
+        rows = np.repeat(np.arange(len(runs)), runs)
+        part = np.arange(len(rows)) - (np.cumsum(runs) - runs)[rows]
+        low, high = steps[rows] * part // runs[rows], steps[rows] * (part + 1) // runs[rows]
+        return first[rows] + slope[rows] * (low + high - 1) / 2, self["decoders"][rows] * (high - low)
 
 
-def integral(start: np.ndarray, end: np.ndarray, weight: np.ndarray | float, at: np.ndarray) -> np.ndarray:
-    """The integral, from the beginning of time to each of `at`, of the sum of `weight` over the intervals that cover an instant.
-
-    Exact: the sum is a step function, so its integral is piecewise linear.
+class Bins:
+    """Time averages in bins, between `edges` (seconds, rising), of the sum of weights over intervals, which come in any order, some at a
+    time. Exact: an interval end adds to its own bin the part of the bin behind it, and counts in full in every later bin.
     """
-    if not len(start):
-        return np.zeros(len(at))
-    weight = np.broadcast_to(np.asarray(weight, dtype=float), start.shape)
-    times, jumps = np.concatenate([start, end]), np.concatenate([weight, -weight])
-    order = np.argsort(times, kind="stable")
-    times, level = times[order], np.cumsum(jumps[order])
-    total = np.concatenate([[0.0], np.cumsum(level[:-1] * np.diff(times))])
-    return np.interp(at, times, total)
 
+    def __init__(self, edges: np.ndarray):
+        self.edges = edges
+        self._level, self._partial = np.zeros(len(edges) + 1), np.zeros(len(edges) + 1)
 
-def mean_in_bins(start: np.ndarray, end: np.ndarray, weight: np.ndarray | float, edges: np.ndarray) -> np.ndarray:
-    """Time average in each bin (len(edges) - 1) of the sum of `weight` over the intervals that cover an instant."""
-    return np.diff(integral(start, end, weight, edges)) / np.diff(edges)
+    def add(self, start: np.ndarray, end: np.ndarray, weight: np.ndarray | float = 1.0) -> Bins:
+        """Intervals from `start` to `end`, seconds; all weigh the same when `weight` is a number."""
+        for times, weights in ((start, weight), (end, -weight)):
+            bins = np.searchsorted(self.edges, times, side="right")
+            behind = self.edges[np.minimum(bins, len(self.edges) - 1)] - times
+            self._level += np.bincount(bins, np.broadcast_to(weights, times.shape), len(self._level))
+            self._partial += np.bincount(bins, weights * behind, len(self._level))
+        return self
+
+    def means(self) -> np.ndarray:
+        """One value per bin (len(edges) - 1)."""
+        return np.cumsum(self._level)[:-2] + self._partial[1:-1] / np.diff(self.edges)

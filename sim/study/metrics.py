@@ -11,19 +11,17 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sim.core.record import Table
-from sim.core.request import FAILED, REJECTED, STATUSES
+from sim.core.record import Page, Table
+from sim.core.request import COMPLETED, FAILED, REJECTED, STATUSES
 from sim.spec.hardware import KINDS
-from sim.study.facts import Tables
+from sim.study.facts import Stretches, Tables
 from sim.study.result import Result
+from sim.study.spread import Spread, distribution
 
-PERCENTILES = (50, 90, 95, 99)
-SORTABLE = 50_000
-BINS = 65_536
 # Power of a busy GPU over its idle power, as a share of (TDP - idle): a floor for being busy at all, the rest with the utilisation of the
 # tighter of compute and memory. Judgement: decode at full memory bandwidth is known to draw close to TDP, small batches well below.
 BUSY_POWER = 0.35
@@ -40,20 +38,60 @@ class Metric:
 
 
 class Facts(Tables):
-    """The tables of a run, and the columns derived from them."""
+    """The tables of a run, and what several metrics share."""
 
     @functools.cached_property
-    def times(self) -> dict[str, np.ndarray]:
-        """`request_columns` of every request."""
-        return request_columns(self.result.tables["requests"])
+    def spreads(self) -> dict[str, dict[str, float] | None]:
+        """The distribution of each measure (`ttft`, `tpot`, `e2e`, `queue`) over completed requests."""
+        return {measure: distribution(self.times(measure)) for measure in MEASURES}
+
+    def times(self, measure: str) -> np.ndarray:
+        """Seconds of one measure, of the completed requests that have it."""
+        pages = [MEASURES[measure](page)[page["status"] == COMPLETED] for page in self.requests()]
+        return np.concatenate([values[~np.isnan(values)] for values in pages]) if pages else np.empty(0)
 
     @functools.cached_property
-    def good(self) -> np.ndarray:
-        """Which requests completed within every per-request limit of the SLO; one-token requests have no TPOT and meet it."""
-        good = self.completed.copy()
-        for measure, limit in request_limits(self.result.scenario.slo).items():
-            good &= ~(self.times[measure] > limit)
-        return good
+    def good(self) -> int:
+        """Requests completed within every per-request limit of the SLO; one-token requests have no TPOT and meet it."""
+        limits, total = request_limits(self.result.scenario.slo), 0
+        for page in self.requests():
+            late = [MEASURES[measure](page) > limit for measure, limit in limits.items()]
+            total += int(((page["status"] == COMPLETED) & ~np.any(late, axis=0)).sum())
+        return total
+
+    @functools.cached_property
+    def tokens(self) -> tuple[float, float]:
+        """Prompt and output tokens of completed requests."""
+        total = np.zeros(2)
+        for page in self.requests():
+            done = page["status"] == COMPLETED
+            total += [page[name][done].sum(dtype="i8") for name in ("input_tokens", "output_tokens")]
+        return float(total[0]), float(total[1])
+
+    @functools.cached_property
+    def work(self) -> Work:
+        """Totals of all engine steps."""
+        total, gaps = np.zeros(5), Spread()
+        for page in self.stretches():
+            seconds = page["seconds"]
+            busy = seconds * page.gpus
+            above = (step_power(page) - page.per_pool("idle_watts")) * busy
+            total += [busy.sum(), page.flops.sum(), page.bytes_moved.sum(), (page["blocks"] * seconds).sum(), above.sum()]
+            gaps.add(*page.gaps())
+        for stalls in self.stalls():
+            gaps.add(stalls, np.ones(len(stalls), dtype="i8"))
+        return Work(*total.tolist(), gaps.distribution())
+
+
+class Work(NamedTuple):
+    """Totals of all engine steps: GPU-seconds, FLOP, bytes, KV block-seconds, joules above idle; and the spread of gaps between tokens."""
+
+    busy: float
+    flops: float
+    bytes_moved: float
+    block_seconds: float
+    joules: float
+    gaps: dict[str, float] | None
 
 
 METRICS: dict[str, Metric] = {}
@@ -89,55 +127,30 @@ def summarise(result: Result) -> dict[str, Any]:
     return summary
 
 
-def request_columns(table: Table) -> dict[str, np.ndarray]:
-    """Derived seconds of each request, one array per name: `ttft`, `tpot` (NaN for one token), `e2e`, `queue`; NaN: it never happened."""
-    arrival, first, last = table["arrival"], table["first_token"], table["last_token"]
-    gaps = table["output_tokens"] - 1
-    tpot = np.where(gaps > 0, (last - first) / np.maximum(gaps, 1), np.nan)
-    return {"ttft": first - arrival, "tpot": tpot, "e2e": last - arrival, "queue": table["admitted"] - arrival}
+def _tpot(rows: Table | Page) -> np.ndarray:
+    gaps = rows["output_tokens"] - 1
+    return np.where(gaps > 0, (rows["last_token"] - rows["first_token"]) / np.maximum(gaps, 1), np.nan)
 
 
-def distribution(values: np.ndarray) -> dict[str, float] | None:
-    """Mean and percentiles (linear between order statistics) of the values that are not NaN; None when there are none."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return None
-    points = np.percentile(values, PERCENTILES)
-    return {"mean": float(values.mean())} | {f"p{p}": float(v) for p, v in zip(PERCENTILES, points, strict=True)}
+# Seconds of each request; NaN: it never happened (`tpot`: one token has none).
+MEASURES: dict[str, Callable[[Table | Page], np.ndarray]] = {
+    "ttft": lambda rows: rows["first_token"] - rows["arrival"],
+    "tpot": _tpot,
+    "e2e": lambda rows: rows["last_token"] - rows["arrival"],
+    "queue": lambda rows: rows["admitted"] - rows["arrival"],
+}
 
 
-def weighted_distribution(values: np.ndarray, weights: np.ndarray) -> dict[str, float] | None:
-    """Mean and percentiles of run-length coded values: the smallest value with at least that share of the weight at or below it.
-
-    Beyond `SORTABLE` rows a histogram of 65,536 logarithmic bins stands in for the sort: off by half a bin, 0.01 % over five decades.
-    """
-    total = weights.sum()
-    if total <= 0:
-        return None
-    mean = float(values @ weights / total)
-    if len(values) > SORTABLE:
-        values, weights = _log_histogram(values, weights)
-    order = np.argsort(values, kind="stable")
-    reached = np.cumsum(weights[order])
-    # A whisker below the share, so that rounding in the product does not skip the value that reaches it exactly.
-    places = np.searchsorted(reached, [total * p / 100 * (1 - 1e-12) for p in PERCENTILES])
-    points = values[order][np.minimum(places, len(values) - 1)]
-    return {"mean": mean} | {f"p{p}": float(v) for p, v in zip(PERCENTILES, points, strict=True)}
+def request_columns(table: Table | Page) -> dict[str, np.ndarray]:
+    """Each measure (`ttft`, `tpot`, `e2e`, `queue`) of each request, one array per name."""
+    return {measure: of(table) for measure, of in MEASURES.items()}
 
 
-def _log_histogram(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    logs = np.log(np.maximum(values, 1e-300))
-    low, high = logs.min(), logs.max()
-    width = max((high - low) / BINS, 1e-12)
-    bins = np.minimum(((logs - low) / width).astype(np.int32), BINS - 1)
-    return np.exp(low + (np.arange(BINS) + 0.5) * width), np.bincount(bins, weights=weights, minlength=BINS)
-
-
-def step_power(facts: Facts) -> np.ndarray:
+def step_power(page: Stretches) -> np.ndarray:
     """Watts of one GPU in each stretch: idle + (TDP - idle) * min(1, 0.35 + 0.65 * max(MFU, MBU) of the stretch). Judgement."""
-    seconds = np.maximum(facts.col("stretches", "seconds"), 1e-12)
-    used = np.maximum(facts.flops / facts.per_stretch("peak_flops"), facts.bytes_moved / facts.per_stretch("bandwidth")) / seconds
-    idle, tdp = facts.per_stretch("idle_watts"), facts.per_stretch("tdp")
+    seconds = np.maximum(page["seconds"], 1e-12)
+    used = np.maximum(page.flops / page.per_pool("peak_flops"), page.bytes_moved / page.per_pool("bandwidth")) / seconds
+    idle, tdp = page.per_pool("idle_watts"), page.per_pool("tdp")
     return idle + (tdp - idle) * np.minimum(1.0, BUSY_POWER + (1 - BUSY_POWER) * used)
 
 
@@ -173,78 +186,71 @@ def _ratio(top: float, bottom: float) -> float | None:
 
 
 def _count(status: int) -> Callable[[Facts], int]:
-    return lambda facts: int((facts.col("requests", "status") == status).sum())
+    return lambda facts: int(facts.counts[status])
 
 
-def _times(name: str) -> Callable[[Facts], Any]:
-    return lambda facts: distribution(facts.times[name][facts.completed])
-
-
-def _done(facts: Facts, *columns: str) -> float:
-    return float(sum(facts.col("requests", name)[facts.completed].sum(dtype=float) for name in columns))
+def _spread(measure: str) -> Callable[[Facts], Any]:
+    return lambda facts: facts.spreads[measure]
 
 
 def _gpu_seconds(facts: Facts) -> float:
-    return float((facts.col("replicas", "gpus") * facts.lifetimes).sum())
+    return float((facts.gpus * facts.lifetimes).sum())
 
 
 def _usd(facts: Facts) -> float:
-    return float((facts.per_replica("price_per_hour") * facts.col("replicas", "gpus") * facts.lifetimes).sum()) / 3600
+    return float((facts.per_replica("price_per_hour") * facts.gpus * facts.lifetimes).sum()) / 3600
 
 
 def _joules(facts: Facts) -> float:
-    gpus, seconds = facts.col("replicas", "gpus"), facts.col("stretches", "seconds")
-    above = ((step_power(facts) - facts.per_stretch("idle_watts")) * facts.stretch_gpus * seconds).sum()
-    return float(above + (facts.per_replica("idle_watts") * gpus * facts.lifetimes).sum())
+    return facts.work.joules + float((facts.per_replica("idle_watts") * facts.gpus * facts.lifetimes).sum())
 
 
-metric("requests.arrived", "requests", "requests that reached the front door")(lambda facts: len(facts.col("requests", "status")))
+metric("requests.arrived", "requests", "requests that reached the front door")(lambda facts: len(facts.result.tables["requests"]))
 ENDS = ("got their last token", "were turned away", "were lost after being accepted", "were cut off by the end of the run")
 for _status, _doc in enumerate(ENDS):
     metric(f"requests.{STATUSES[_status]}", "requests", f"requests that {_doc}")(_count(_status))
-metric("ttft_s", "s", "arrival to first token, of completed requests")(_times("ttft"))
-metric("tpot_s", "s", "(last - first token) / (output tokens - 1), of completed requests with two tokens or more")(_times("tpot"))
+metric("ttft_s", "s", "arrival to first token, of completed requests")(_spread("ttft"))
+metric("tpot_s", "s", "(last - first token) / (output tokens - 1), of completed requests with two tokens or more")(_spread("tpot"))
 
 
 @metric("itl_s", "s", "each gap between two tokens of a request, preemption stalls included")
 def _itl(facts: Facts) -> Any:
-    return weighted_distribution(*facts.gaps())
+    return facts.work.gaps
 
 
-metric("e2e_s", "s", "arrival to last token, of completed requests")(_times("e2e"))
-metric("queue_s", "s", "arrival to first admission by an engine, of completed requests")(_times("queue"))
+metric("e2e_s", "s", "arrival to last token, of completed requests")(_spread("e2e"))
+metric("queue_s", "s", "arrival to first admission by an engine, of completed requests")(_spread("queue"))
 
 
 @metric("throughput.requests_per_s", "requests/s", "completed requests over the span")
 def _requests_rate(facts: Facts) -> Any:
-    return _ratio(facts.completed.sum(), facts.span)
+    return _ratio(facts.counts[COMPLETED], facts.span)
 
 
 @metric("throughput.output_tokens_per_s", "tokens/s", "output tokens of completed requests over the span")
 def _output_rate(facts: Facts) -> Any:
-    return _ratio(_done(facts, "output_tokens"), facts.span)
+    return _ratio(facts.tokens[1], facts.span)
 
 
 @metric("throughput.total_tokens_per_s", "tokens/s", "prompt and output tokens of completed requests over the span")
 def _total_rate(facts: Facts) -> Any:
-    return _ratio(_done(facts, "input_tokens", "output_tokens"), facts.span)
+    return _ratio(sum(facts.tokens), facts.span)
 
 
 @metric("throughput.output_tokens_per_s_per_gpu", "tokens/s", "output tokens of completed requests over GPU-seconds of the span")
 def _gpu_rate(facts: Facts) -> Any:
-    return _ratio(_done(facts, "output_tokens"), _gpu_seconds(facts))
+    return _ratio(facts.tokens[1], _gpu_seconds(facts))
 
 
 @metric("slo.attainment", "", "share of completed, rejected and failed requests within each measure's limit of the highest percentile")
 def _attainment(facts: Facts) -> Any:
-    status = facts.col("requests", "status")
-    ended = facts.completed.sum() + (status == REJECTED).sum() + (status == FAILED).sum()
-    return _ratio(facts.good.sum(), ended) if request_limits(facts.result.scenario.slo) else None
+    ended = facts.counts[[COMPLETED, REJECTED, FAILED]].sum()
+    return _ratio(facts.good, ended) if request_limits(facts.result.scenario.slo) else None
 
 
 @metric("slo.goodput_requests_per_s", "requests/s", "requests within every such limit, over the span")
 def _goodput(facts: Facts) -> Any:
-    return _ratio(facts.good.sum(), facts.span) if request_limits(facts.result.scenario.slo) else None
+    return _ratio(facts.good, facts.span) if request_limits(facts.result.scenario.slo) else None
 
 
 @metric("slo.target", "", "share of requests that must be within those limits: the SLO's attainment, else their lowest percentile")
@@ -258,9 +264,7 @@ def _target(facts: Facts) -> Any:
 def _limits(facts: Facts) -> Any:
     rows = []
     for (measure, percentile), limit in percentile_limits(facts.result.scenario.slo).items():
-        values = facts.times[measure][facts.completed]
-        values = values[~np.isnan(values)]
-        measured = float(np.percentile(values, percentile)) if len(values) else None
+        measured = (facts.spreads[measure] or {}).get(f"p{percentile}")
         ok = None if measured is None else measured <= limit
         rows.append({"limit": f"{measure}_p{percentile}", "limit_s": limit, "measured_s": measured, "ok": ok})
     return rows
@@ -276,39 +280,38 @@ def _met(facts: Facts) -> Any:
 
 @metric("gpu.count", "GPUs", "GPUs of all replicas")
 def _gpu_count(facts: Facts) -> Any:
-    return int(facts.col("replicas", "gpus").sum())
+    return int(facts.gpus.sum())
 
 
 @metric("gpu.busy_fraction", "", "GPU-seconds inside engine steps over GPU-seconds of the span")
 def _busy(facts: Facts) -> Any:
-    return _ratio((facts.col("stretches", "seconds") * facts.stretch_gpus).sum(), _gpu_seconds(facts))
+    return _ratio(facts.work.busy, _gpu_seconds(facts))
 
 
 @metric("gpu.mfu", "", "model FLOP of all tokens computed (recomputation included) over peak FLOP/s times the span, idle time included")
 def _mfu(facts: Facts) -> Any:
-    return _ratio(facts.flops.sum(), (facts.per_replica("peak_flops") * facts.lifetimes).sum())
+    return _ratio(facts.work.flops, (facts.per_replica("peak_flops") * facts.lifetimes).sum())
 
 
 @metric("gpu.mbu", "", "bytes of weights (once per step) and of decoders' KV reads over peak bandwidth times the span, idle time included")
 def _mbu(facts: Facts) -> Any:
-    return _ratio(facts.bytes_moved.sum(), (facts.per_replica("bandwidth") * facts.lifetimes).sum())
+    return _ratio(facts.work.bytes_moved, (facts.per_replica("bandwidth") * facts.lifetimes).sum())
 
 
 @metric("kv.peak_fraction", "", "most KV blocks in use at once over a replica's blocks, of the fullest replica")
 def _kv_peak(facts: Facts) -> Any:
-    peak, blocks = facts.col("replicas", "peak_blocks"), facts.col("replicas", "blocks")
+    peak, blocks = facts.replicas["peak_blocks"], facts.replicas["blocks"]
     return (peak / np.maximum(blocks, 1)).max(initial=0.0)
 
 
 @metric("kv.mean_fraction", "", "KV blocks at the end of each stretch, weighted by its seconds, over block-seconds; idle is empty")
 def _kv_mean(facts: Facts) -> Any:
-    used = (facts.col("stretches", "blocks") * facts.col("stretches", "seconds")).sum()
-    return _ratio(used, (facts.col("replicas", "blocks") * facts.lifetimes).sum())
+    return _ratio(facts.work.block_seconds, (facts.replicas["blocks"] * facts.lifetimes).sum())
 
 
 @metric("kv.preemptions", "", "times a running request lost its cache and was computed again")
 def _preemptions(facts: Facts) -> Any:
-    return int(facts.col("replicas", "preemptions").sum())
+    return int(facts.replicas["preemptions"].sum())
 
 
 @metric("kv.prefix_hit_rate", "", "share of prompt tokens found in the prefix cache; None: not modelled")
@@ -318,7 +321,7 @@ def _prefix(facts: Facts) -> Any:
 
 @metric("cost.usd_per_hour", "USD/h", "price of all GPUs, averaged over the span; None when a pool has no price")
 def _hourly(facts: Facts) -> Any:
-    fleet = float((facts.per_replica("price_per_hour") * facts.col("replicas", "gpus")).sum())
+    fleet = float((facts.per_replica("price_per_hour") * facts.gpus).sum())
     return _usd(facts) * 3600 / facts.span if facts.span > 0 else fleet
 
 
@@ -327,17 +330,17 @@ metric("cost.usd_total", "USD", "price of all GPUs over the span, idle or not")(
 
 @metric("cost.usd_per_million_output_tokens", "USD", "cost of the span over output tokens of completed requests")
 def _usd_output(facts: Facts) -> Any:
-    return _ratio(_usd(facts) * 1e6, _done(facts, "output_tokens"))
+    return _ratio(_usd(facts) * 1e6, facts.tokens[1])
 
 
 @metric("cost.usd_per_million_total_tokens", "USD", "cost of the span over prompt and output tokens of completed requests")
 def _usd_tokens(facts: Facts) -> Any:
-    return _ratio(_usd(facts) * 1e6, _done(facts, "input_tokens", "output_tokens"))
+    return _ratio(_usd(facts) * 1e6, sum(facts.tokens))
 
 
 @metric("cost.usd_per_request", "USD", "cost of the span over completed requests")
 def _usd_request(facts: Facts) -> Any:
-    return _ratio(_usd(facts), facts.completed.sum())
+    return _ratio(_usd(facts), facts.counts[COMPLETED])
 
 
 @metric("energy.kwh", "kWh", "GPUs only: idle power, and in steps idle + (TDP - idle) * min(1, 0.35 + 0.65 max(MFU, MBU)); judgement")
@@ -347,7 +350,7 @@ def _kwh(facts: Facts) -> Any:
 
 @metric("energy.joules_per_output_token", "J", "that energy over output tokens of completed requests")
 def _joules_per_token(facts: Facts) -> Any:
-    return _ratio(_joules(facts), _done(facts, "output_tokens"))
+    return _ratio(_joules(facts), facts.tokens[1])
 
 
 @metric("provenance.worst", "", "the weakest origin of any hardware figure used: judgement < datasheet < fitted < measured")

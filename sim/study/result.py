@@ -1,17 +1,21 @@
 """What a run leaves behind: the scenario, tables of facts, and remarks about the run itself. Saved whole or not at all."""
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from sim.core.errors import BadInput
-from sim.core.record import Table
+from sim.core.record import TABLES, Table
 from sim.spec.scenario import Scenario
+
+META = ("version", "seed", "digest", "sim_s", "cpu_s", "events", "arrived", "arrivals_end", "closed_loop", "remarks", "pools")
 
 
 @dataclasses.dataclass
@@ -49,14 +53,18 @@ class Result:
         # Only a resolved path has a name to put something beside: `..` has none, and a link is not to be replaced by a folder.
         folder = folder.resolve()
         aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+        made = [parent for parent in folder.parents if not parent.exists()]
         try:
             aside.mkdir(parents=True)
             self._write(aside, report)
-            _swap(aside, folder)
+            _swap(aside, folder, force)
         except OSError as error:
             raise BadInput(f"cannot write {folder}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+            for parent in made if not folder.exists() else ():
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
         return folder
 
     def _write(self, folder: Path, report: bool) -> None:
@@ -85,8 +93,23 @@ class Result:
             tables = {path.stem: Table.open(path) for path in sorted(folder.glob("*.parquet"))}
         except (OSError, ValueError) as error:
             raise BadInput(f"{folder} holds a damaged result: {error}") from error
+        lacking = list(_lacking(tables, meta))
+        if lacking:
+            shown = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+            raise BadInput(f"{folder} holds no whole result of this version, without {shown}; run its scenario.yaml again")
         # What the run read may have moved since; the result must open all the same.
         return cls(load(folder / "scenario.yaml", lookup=False), tables, meta)
+
+
+def _lacking(tables: Mapping[str, Table], meta: Any) -> Iterator[str]:
+    """What a result needs and this one has not: keys of meta.json, tables, columns."""
+    yield from (f"{key} of meta.json" for key in META if not isinstance(meta, dict) or key not in meta)
+    for name, columns in TABLES.items():
+        if name not in tables:
+            yield f"{name}.parquet"
+        else:
+            have = [column.name for column in tables[name].columns]
+            yield from (f"{column.name} of {name}.parquet" for column in columns if column.name not in have)
 
 
 def check_writable(folder: Path, force: bool) -> None:
@@ -107,6 +130,8 @@ def check_writable(folder: Path, force: bool) -> None:
     folder = folder.resolve()
     if Path.cwd().resolve().is_relative_to(folder):
         raise BadInput(f"cannot write to {folder}: the working folder is in it; name another")
+    if folder.is_mount():
+        raise BadInput(f"cannot write to {folder}: it is a mount point, which cannot be replaced as a whole; name a folder in it")
     parent = folder.parent
     while not parent.exists():
         parent = parent.parent
@@ -114,8 +139,10 @@ def check_writable(folder: Path, force: bool) -> None:
         raise BadInput(f"cannot write to {folder}: {parent} is not a folder that can be written")
 
 
-def _swap(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`, which comes back if that fails."""
+def _swap(new: Path, folder: Path, force: bool) -> None:
+    """Put `new` in the place of `folder`, which comes back if that fails. Without `force` only an empty folder is replaced."""
+    if not force and folder.exists():
+        folder.rmdir()  # fails when another run has filled it meanwhile
     if not folder.exists():
         new.rename(folder)
         return
@@ -124,6 +151,9 @@ def _swap(new: Path, folder: Path) -> None:
     try:
         new.rename(folder)
     except BaseException:
-        old.rename(folder)
+        if not folder.exists():
+            old.rename(folder)
         raise
-    shutil.rmtree(old)
+    finally:
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)

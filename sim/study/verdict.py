@@ -14,12 +14,14 @@ too short to judge, and the reason says so. The thresholds are judgement.
 """
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from sim.core.request import REJECTED, UNFINISHED
-from sim.study.facts import Tables, mean_in_bins
+from sim.study.facts import Bins, Tables
 from sim.study.result import Result
 
 SHARE = 0.05
@@ -42,24 +44,72 @@ def verdict(result: Result) -> Verdict:
 
 
 def judge(tables: Tables) -> Verdict:
-    """The same, from tables already read."""
-    arrived = len(tables.col("requests", "status"))
+    """The same, from tables already opened."""
+    arrived = int(tables.counts.sum())
     if not arrived:
         return Verdict("stable", "Nothing arrived.")
-    closed = tables.meta["closed_loop"]
-    overload = None if closed else _turned_away(tables) or _outrun(tables)
+    closed, limit = tables.meta["closed_loop"], _long_wait(tables)
+    load = _load(tables, limit)
+    overload = None if closed else _turned_away(load, arrived) or _outrun(load)
     if overload:
         return Verdict("overloaded", overload)
-    begin, end = tables.waits
-    limit = _long_wait(tables)
-    queued = float(np.mean(end - begin > limit))
-    longest = float((end - begin).max())
-    more = " Callers wait for their answers, so arrivals cannot outrun service." if closed else _filling(tables)
+    queued = load.queued / arrived
+    more = " Callers wait for their answers, so arrivals cannot outrun service." if closed else _filling(load)
     if queued > SHARE:
-        longer = f"{queued:.0%} of the requests queued for longer than {_time(limit)}, at worst {_time(longest)}."
-        return Verdict("backlogged", longer + _cause(tables) + more)
+        longer = f"{queued:.0%} of the requests queued for longer than {_time(limit)}, at worst {_time(load.longest)}."
+        return Verdict("backlogged", longer + _cause(load, closed) + more)
     few = f"{queued:.1%} of the requests" if queued else "no request"
     return Verdict("stable", f"Service kept up with the arrivals: {few} queued for longer than {_time(limit)}." + more)
+
+
+@dataclass
+class Load:
+    """What the verdict rests on: counts of requests, seconds, and the bins of the fourth to the last sixth of the arrival window."""
+
+    first: float
+    last: float
+    waiting: Bins
+    present: Bins
+    refused: Counter[str] = field(default_factory=Counter)
+    unadmitted: int = 0
+    never: int = 0
+    backlog: int = 0
+    queued: int = 0
+    admitted_late: int = 0
+    longest: float = 0.0
+    settled: float = 0.0
+
+    @property
+    def window(self) -> float:
+        """Seconds from the first arrival to the last."""
+        return self.last - self.first
+
+
+def _load(tables: Tables, limit: float) -> Load:
+    """One walk over the requests. `never`: unfinished and not admitted; `backlog`: waiting at the last arrival, or never; `queued`: for
+    longer than `limit`; `admitted_late`: in the second half of the window; `settled`: end of the last wait.
+    """
+    first, last = tables.arrivals
+    middle = (first + last) / 2
+    edges = np.linspace(middle, last, 4)
+    load = Load(first, last, Bins(edges), Bins(edges))
+    labels = tables.result.tables["requests"].labels["reason"]
+    for page in tables.requests():
+        begin, admitted, end = page["arrival"], page["admitted"], tables.admissions(page)
+        unadmitted = np.isnan(admitted)
+        never = unadmitted & (page["status"] == UNFINISHED)
+        refused = np.bincount(page["reason"][page["status"] == REJECTED], minlength=len(labels)).tolist()
+        load.refused.update({label: count for label, count in zip(labels, refused, strict=True) if count and label not in TOO_LONG})
+        load.unadmitted += int(unadmitted.sum())
+        load.never += int(never.sum())
+        load.backlog += int(((end > last) | never).sum())
+        load.queued += int((end - begin > limit).sum())
+        load.admitted_late += int(((admitted > middle) & (admitted <= last)).sum())
+        load.longest = max(load.longest, float((end - begin).max()))
+        load.settled = max(load.settled, float(end.max()))
+        load.waiting.add(begin, end)
+        load.present.add(begin, tables.departures(page))
+    return load
 
 
 def _long_wait(tables: Tables) -> float:
@@ -68,69 +118,50 @@ def _long_wait(tables: Tables) -> float:
     return max([LONG_WAIT, *(limit for limit in limits if limit is not None)])
 
 
-def _turned_away(tables: Tables) -> str:
-    labels = tables.result.tables["requests"].labels["reason"]
-    rejected = tables.col("requests", "reason")[tables.col("requests", "status") == REJECTED]
-    counts = {label: int((rejected == code).sum()) for code, label in enumerate(labels) if label not in TOO_LONG}
-    share = sum(counts.values()) / len(tables.col("requests", "status"))
-    most = max(counts, key=lambda label: counts[label], default="")
+def _turned_away(load: Load, arrived: int) -> str:
+    share = load.refused.total() / arrived
+    most = max(load.refused, key=lambda label: load.refused[label], default="")
     return f"{share:.0%} of the requests were turned away{f', most of them by {most}' if most else ''}." if share > SHARE else ""
 
 
-def _outrun(tables: Tables) -> str:
+def _outrun(load: Load) -> str:
     """Why the arrivals outran service, or nothing."""
-    begin, end = tables.waits
-    first, last = float(begin.min()), float(begin.max())
-    window = last - first
-    if window <= 0:
+    if load.window <= 0:
         return ""
-    never = np.isnan(tables.col("requests", "admitted")) & (tables.col("requests", "status") == UNFINISHED)
-    backlog = (end > last) | never
-    drain = _drain(tables, backlog, never, first, last)
-    early, late = _ends_of_second_half(begin, end)
-    if drain <= SHARE * window or late <= GROWTH * early:
+    drain = _drain(load)
+    early, _, late = load.waiting.means()
+    if drain <= SHARE * load.window or late <= GROWTH * early:
         return ""
-    share = f"{drain / window:.0%} of" if drain < 2 * window else f"{drain / window:.3g} times"
+    share = f"{drain / load.window:.0%} of" if drain < 2 * load.window else f"{drain / load.window:.3g} times"
     return (
-        f"Arrivals outran service: after {_time(window)} of traffic {int(backlog.sum()):,} requests still waited, enough for "
+        f"Arrivals outran service: after {_time(load.window)} of traffic {load.backlog:,} requests still waited, enough for "
         f"{_time(drain)} ({share} that time), and the queue was growing. Latencies measure the length of the run."
     )
 
 
-def _ends_of_second_half(begin: np.ndarray, end: np.ndarray) -> tuple[float, float]:
-    """Mean number present in the fourth and in the last sixth of the arrival window, of intervals that begin with the arrivals."""
-    first, last = float(begin.min()), float(begin.max())
-    means = mean_in_bins(begin, end, 1.0, np.linspace((first + last) / 2, last, 4))
-    return float(means[0]), float(means[2])
+def _drain(load: Load) -> float:
+    """Seconds from the last arrival until the backlog of that moment was admitted, or (`never`) would have been."""
+    observed = load.settled - load.last if load.backlog else 0.0
+    if not load.never:
+        return observed
+    rate = load.admitted_late / (load.window / 2)
+    return max(observed, load.backlog / rate if rate > 0 else np.inf)
 
 
-def _filling(tables: Tables) -> str:
+def _filling(load: Load) -> str:
     """A caution when requests in the system were still multiplying at the last arrival, by more than chance (three standard deviations)."""
-    arrival, last = tables.col("requests", "arrival"), tables.col("requests", "last_token")
-    if np.ptp(arrival) == 0:
+    if load.window <= 0:
         return ""
-    gone = np.where(tables.col("requests", "status") == UNFINISHED, np.maximum(tables.end, arrival), arrival)
-    early, late = _ends_of_second_half(arrival, np.where(np.isnan(last), gone, last))
+    early, _, late = load.present.means()
     if late - early <= max((GROWTH - 1) * early, 3 * np.sqrt(late)):
         return ""
     return f" But requests in the system still grew, from {early:.0f} to {late:.0f}, when the traffic ended: run longer to see the level."
 
 
-def _drain(tables: Tables, backlog: np.ndarray, never: np.ndarray, first: float, last: float) -> float:
-    """Seconds from the last arrival until the backlog of that moment was admitted, or (`never`) would have been."""
-    observed = float(tables.waits[1].max()) - last if backlog.any() else 0.0
-    if not never.any():
-        return observed
-    admitted, half = tables.col("requests", "admitted"), (last - first) / 2
-    rate = float(((admitted > last - half) & (admitted <= last)).sum()) / half
-    return max(observed, float(backlog.sum()) / rate if rate > 0 else np.inf)
-
-
-def _cause(tables: Tables) -> str:
-    arrival = tables.col("requests", "arrival")
-    if np.ptp(arrival) == 0:
+def _cause(load: Load, closed: bool) -> str:
+    if load.window <= 0:
         return " All of them arrived at once."
-    return " The queue drained." if not tables.meta["closed_loop"] and not np.isnan(tables.col("requests", "admitted")).any() else ""
+    return " The queue drained." if not closed and not load.unadmitted else ""
 
 
 def _time(seconds: float) -> str:

@@ -19,7 +19,7 @@ from sim.physics.base import StepModel
 from sim.policy.batch.base import Batcher, Limits
 from sim.policy.kv.paged import Paged
 from sim.world.decoders import Decoders
-from sim.world.timer import Timer
+from sim.world.timer import WAKE, Timer
 
 
 class Engine:
@@ -93,7 +93,7 @@ class Engine:
         if self._idle:
             self._idle = False
             self._steps = 0
-            self._wait(0.0)
+            self._wait(WAKE)
         elif self._steps > 1 and len(self.waiting) == 1 and len(self.running) < self._limits.max_num_seqs:
             self._cut()
 

@@ -17,7 +17,7 @@ from sim.core.request import Request
 from sim.physics.base import StepModel, Work
 from sim.policy.batch.base import Batcher, Limits
 from sim.policy.kv.paged import Paged
-from sim.world.timer import Timer
+from sim.world.timer import WAKE, Timer
 
 
 class ExactEngine:
@@ -67,7 +67,7 @@ class ExactEngine:
             if not self.waiting and not self.running:
                 self.wake = self.env.event()
                 yield self.wake
-                yield Timer(self.env, 0.0, 0, lambda _: None)
+                yield Timer(self.env, WAKE, 0, lambda _: None)
             start, decoding = self.env.now, self.plan()
             assert self.running, "requests wait that nothing can ever admit"
             work = Work(tuple((n, r.computed) for r, n in self.chunks), len(decoding), sum(r.computed for r in decoding))

@@ -52,7 +52,7 @@ class FrontDoor:
         self._engines[picked].submit(request)
 
     def call(self, request: Request) -> Event:
-        """Submit; the event succeeds with the request when it has ended, also when it was turned away."""
+        """Submit; the event succeeds with the request just after it has ended, also when it was turned away."""
         done: Event = self._env.event()
         request.done = done
         self.submit(request)

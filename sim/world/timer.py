@@ -12,6 +12,12 @@ from simpy import Environment, Event
 
 LAST = 2
 
+# Replicas whose steps take the same time stay in step and end theirs at one instant, up to rounding. So that rounding never decides whether
+# a caller's next request is in another replica's batch, an answer takes a nanosecond to its caller and an idle engine half of one to start:
+# requests then arrive, and steps end, on two combs that never meet.
+ANSWER = 1e-9
+WAKE = 0.5e-9
+
 
 class Timer(Event):
     """Calls `ring(timer)` once, `seconds` from now; `ticket` comes back as `timer._value`."""

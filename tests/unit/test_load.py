@@ -89,7 +89,7 @@ BAD = [
     ("number format", good("fp8", "fp9"), [("cluster.pools.0.precision", 11, "did you mean fp8?")]),
     ("number format of a part", good("fp8", "{kv: int8}"),
      [("cluster.pools.0.precision.kv", 11, "found 'int8'; 'bf16', 'fp16' or 'fp8' is wanted")]),
-    ("not modelled", good("tp: 2", "pp: 2"), [("cluster.pools.0.parallel.pp", 10, "found 2; 1 is wanted")]),
+    ("not modelled", good("tp: 2", "pp: 2"), [("cluster.pools.0.parallel.pp", 10, "found 2; anything but 1 is not modelled yet")]),
     ("budget", good("max_num_seqs: 128", "max_num_batched_tokens: 128"),
      [("cluster.pools.0.engine", 13, "max_num_batched_tokens (128) is below max_num_seqs (256)")]),
     ("no pools", good(GOOD[GOOD.index("  pools:") : GOOD.index("  router:")], "  pools: []\n"),

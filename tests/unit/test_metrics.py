@@ -11,8 +11,7 @@ from synthetic import PROMPT_SECONDS, SLOPE, STEP, edit, pool, queue, serve
 
 from sim.core.record import tables
 from sim.core.request import REJECTED
-from sim.study import metrics
-from sim.study.metrics import METRICS, Facts, distribution, request_columns, summarise, weighted_distribution
+from sim.study.metrics import METRICS, Facts, request_columns, step_power, summarise
 
 GROUPS = {
     "requests": {"arrived", "completed", "rejected", "failed", "unfinished"},
@@ -87,7 +86,8 @@ def test_gpu_time_money_and_energy():
 
 def test_power_saturates_at_tdp():
     hot = pool(peak_flops=1e9, bandwidth=1e9)
-    assert metrics.step_power(Facts(two(pools=[hot]))) == pytest.approx([700.0] * 3)
+    (page,) = Facts(two(pools=[hot])).stretches()
+    assert step_power(page) == pytest.approx([700.0] * 3)
 
 
 def test_no_price_no_cost():
@@ -105,36 +105,21 @@ def test_kv_fractions():
 
 def test_gaps_are_run_length_coded_with_an_exact_mean():
     result = queue(0.5, 300)
-    values, weights = Facts(result).gaps()
+    (page,) = Facts(result).stretches()
+    values, weights = page.gaps()
     requests = result.tables["requests"]
     assert weights.sum() == (requests["output_tokens"] - 1).sum()
     assert values @ weights == pytest.approx((requests["last_token"] - requests["first_token"]).sum())
     # Against every single gap, spelled out.
-    steps = result.tables["stretches"]["steps"][result.tables["stretches"]["decoders"] > 0]
+    steps = page["steps"][page["decoders"] > 0]
     every = np.concatenate([STEP + SLOPE * np.arange(k) for k in steps])
-    assert weighted_distribution(values, weights)["p50"] == pytest.approx(np.median(every), rel=1e-3)
+    assert summarise(result)["itl_s"]["p50"] == pytest.approx(np.median(every), rel=1e-3)
 
 
 def test_a_stall_is_one_gap():
     result = two()
     result.tables["stalls"].append((0, 0, 1.0, 3.0))
     assert summarise(result)["itl_s"]["p99"] == pytest.approx(2.0)
-
-
-def test_distributions():
-    assert distribution(np.array([np.nan])) is None
-    assert distribution(np.array([1.0, np.nan, 3.0]))["mean"] == 2
-    spread = weighted_distribution(np.array([3.0, 1.0]), np.array([10, 90]))
-    assert (spread["p50"], spread["p90"], spread["p95"], spread["mean"]) == (1, 1, 3, 1.2)
-    assert weighted_distribution(np.empty(0), np.empty(0)) is None
-
-
-def test_the_histogram_agrees_with_the_sort(monkeypatch):
-    rng = np.random.Generator(np.random.PCG64(1))
-    values, weights = rng.lognormal(-4, 1, 20_000), rng.integers(1, 100, 20_000)
-    exact = weighted_distribution(values, weights)
-    monkeypatch.setattr(metrics, "SORTABLE", 100)
-    assert weighted_distribution(values, weights) == pytest.approx(exact, rel=1.1e-3)
 
 
 def test_slo_counts_the_lost_and_lists_the_limits():

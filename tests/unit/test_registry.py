@@ -99,7 +99,7 @@ def test_make_builds_nested_kinds_afresh(bursts):
     (["big_burst"], "", "a mapping with a key 'kind' is wanted"),
     ({}, "", "no 'kind' given; known: big_burst"),
     ({"kind": "big_burts"}, "kind", "unknown burst kind 'big_burts'; did you mean big_burst?"),
-    ({"kind": None}, "kind", "unknown burst kind"),
+    ({"kind": None}, "kind", "found null; the name of a kind is wanted"),
     ({"kind": "base"}, "kind", "unknown burst kind 'base'"),
     ({"kind": "_private"}, "kind", "unknown burst kind"),
     ({"kind": "big_burst"}, "size", "missing; kind 'big_burst' needs it"),

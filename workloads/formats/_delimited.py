@@ -21,7 +21,7 @@ def header(head: bytes) -> list[str]:
         text = line.decode("utf-8").strip("\r")
     except UnicodeDecodeError:
         return []
-    if text.startswith(("{", "[")) or not any(mark in text for mark in DELIMITERS):
+    if "\r" in text or text.startswith(("{", "[")) or not any(mark in text for mark in DELIMITERS):
         return []
     return [name.strip() for name in next(csv.reader([text], delimiter=_delimiter(text)))]
 
@@ -43,8 +43,10 @@ def read(source: Source, required: Sequence[Sequence[str]], optional: Sequence[s
     wanted = {name for choices in (*required, optional) for name in choices}
     positions: dict[str, int] = {}
     for position, name in enumerate(map(plain, names)):
+        if name in positions:
+            source.fail(f"the column {name} is there twice", 1)
         if name in wanted:
-            positions.setdefault(name, position)
+            positions[name] = position
     table, ragged = _parsed(source, len(names), sorted(positions.values()))
     lines = _lines(source.data, table.num_rows, ragged)
     for number, found in ragged:
@@ -80,8 +82,17 @@ def _parsed(source: Source, width: int, positions: Sequence[int]) -> tuple[Any, 
             pa.csv.ConvertOptions(include_columns=keys, column_types=dict.fromkeys(keys, pa.string()), strings_can_be_null=False),
         )
     except pa.ArrowInvalid as error:
-        source.fail(f"the table cannot be read: {str(error).splitlines()[0]}")
+        source.fail(f"the table cannot be read: {str(error).splitlines()[0]}", _undecodable(source.data))
     return table, ragged
+
+
+def _undecodable(data: bytes) -> int:
+    """The line that is not UTF-8; 0 when all are."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return data.count(b"\n", 0, error.start) + 1
+    return 0
 
 
 def _lines(data: bytes, rows: int, ragged: Sequence[tuple[int, int]]) -> tuple[np.ndarray, dict[int, int]]:

@@ -12,6 +12,7 @@ import numpy as np
 from sim.core.errors import BadInput, Problem
 
 LISTED = 10
+MOST_BYTES = 4 << 30
 FOREIGN = {
     b"PK\x03\x04": "a ZIP archive or a spreadsheet",
     b"\x28\xb5\x2f\xfd": "packed by zstd",
@@ -77,6 +78,10 @@ class Source:
 def open_source(path: str) -> Source:
     """Read a file, gzipped or not, whatever its name ends in. Raises BadInput when it cannot be read or cannot be a trace."""
     source = Source(path, b"", Findings(path))
+    if "://" in path:
+        source.fail("nothing is fetched from the network; download the file and name it here")
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        source.fail("this is a device or a pipe; name a plain file")
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
@@ -119,7 +124,9 @@ def _unzipped(source: Source, data: bytes) -> bytes:
     try:
         while data:
             member = zlib.decompressobj(wbits=31)
-            parts.append(member.decompress(data))
+            parts.append(member.decompress(data, MOST_BYTES - sum(map(len, parts))))
+            if member.unconsumed_tail:
+                source.fail(f"unpacked it is larger than {MOST_BYTES >> 30} GiB; split it, or cut out the part wanted")
             if not member.eof:
                 source.fail("the gzip file ends too early; the download or the copy of it is incomplete")
             # Zero bytes after the last member are padding, as gzip itself takes them.

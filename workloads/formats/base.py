@@ -12,10 +12,12 @@ import numpy as np
 
 from sim.core.errors import BadInput, Problem, did_you_mean
 from sim.core.registry import FORMATS
+from sim.core.units import CENTURY
 from workloads.formats._source import Source, listed, open_source
+from workloads.lengths.base import MOST_TOKENS
 
 HEAD = 1 << 20
-MOST_TOKENS = 2**31 - 1
+PLAIN = "arrival_s, input_tokens, output_tokens"
 ZeroTokens = Literal["error", "skip"]
 Order = Literal["check", "sort", "any"]
 
@@ -81,9 +83,19 @@ def reader(source: Source, format: str) -> Format:
     if len(names) > 1:
         source.fail(f"this may be {' or '.join(names)}, which differ in the unit of time or of lengths; set format to the right one")
     if not names:
-        source.fail(f"the format is not recognised; {source.opening()}; known formats: {', '.join(FORMATS.names())}")
+        source.fail(f"the format is not recognised; {source.opening()}{_advice(source)}; known formats: {', '.join(FORMATS.names())}")
     chosen: Format = FORMATS.find(names[0])()
     return chosen
+
+
+def _advice(source: Source) -> str:
+    """What would make it a trace, by how it begins."""
+    line = source.data[:HEAD].strip().split(b"\n")[0].strip()
+    if b"\r" in line:
+        return "; its lines end in bare carriage returns, and line feeds are wanted"
+    if line.startswith(b"["):
+        return "; a JSON list is no trace: one object on each line is wanted"
+    return "" if line.startswith(b"{") else f"; plain csv wants a first line with the columns {PLAIN}"
 
 
 def recognised(source: Source) -> list[str]:
@@ -121,6 +133,9 @@ def _times(source: Source, rows: Rows, order: Order) -> Rows:
     negative = rows.arrival < 0
     if negative.any():
         source.found("negative times", rows.line[negative])
+    far = rows.arrival > CENTURY
+    if far.any():
+        source.found("times beyond 100 years", rows.line[far], "; is the column in seconds?")
     if order == "sort":
         return rows.pick(np.argsort(rows.arrival, kind="stable"))
     good = np.flatnonzero(np.isfinite(rows.arrival))

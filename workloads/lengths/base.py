@@ -12,6 +12,8 @@ import numpy as np
 from pydantic import Field
 
 Correlation = Annotated[float, Field(ge=-1, le=1)]
+MOST_TOKENS = 2**31 - 1  # what the tables of a result hold
+Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 
 
 class Lengths(Protocol):
@@ -48,4 +50,4 @@ def tokens(values: np.ndarray) -> np.ndarray:
     >>> tokens(np.array([0.2, 7.6])).tolist()
     [1, 8]
     """
-    return np.asarray(np.maximum(np.rint(values), 1), dtype=np.int64)
+    return np.asarray(np.clip(np.rint(values), 1, MOST_TOKENS), dtype=np.int64)

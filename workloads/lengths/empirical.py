@@ -15,10 +15,10 @@ from pydantic import Field
 
 from sim.core.registry import FILE
 from workloads.formats.base import ZeroTokens, load, unknown_format
-from workloads.lengths.base import Correlation, Lengths, tokens, uniforms
+from workloads.lengths.base import MOST_TOKENS, Correlation, Lengths, tokens, uniforms
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Quantiles = Annotated[list[tuple[Fraction, Annotated[float, Field(ge=1)]]], Field(min_length=2)]
+Quantiles = Annotated[list[tuple[Fraction, Annotated[float, Field(ge=1, le=MOST_TOKENS)]]], Field(min_length=2)]
 
 
 @dataclass(kw_only=True)

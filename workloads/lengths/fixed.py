@@ -2,18 +2,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
 
-from workloads.lengths.base import Lengths
+from workloads.lengths.base import Lengths, Tokens
 
 
 @dataclass(kw_only=True)
 class Fixed(Lengths):
-    input: Annotated[int, Field(ge=1)]
-    output: Annotated[int, Field(ge=1)]
+    input: Tokens
+    output: Tokens
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         return np.full(count, self.input, dtype=np.int64), np.full(count, self.output, dtype=np.int64)

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from sim.core.errors import did_you_mean
-from workloads.lengths.base import Correlation, Lengths, normals, tokens
+from workloads.lengths.base import MOST_TOKENS, Correlation, Lengths, normals, tokens
 
 CENTRES = ("mean", "median")
 QUANTILES = {"p90": 1.2815515655446004, "p95": 1.6448536269514722, "p99": 2.3263478740408408}
 SPREADS = ("sigma", *QUANTILES)
 BOUNDS = ("min", "max")
+MOST_SIGMA = 10
 
 
 @dataclass(kw_only=True)
@@ -61,6 +62,8 @@ def law(figures: Mapping[str, float]) -> tuple[float, float]:
         if centre == "mean" and ratio > z * z / 2:
             raise ValueError(f"no lognormal law has a {spread} beyond {math.exp(z * z / 2):.3g} times its mean; give median and sigma")
         sigma = z - math.sqrt(z * z - 2 * ratio) if centre == "mean" else ratio / z
+        if sigma > MOST_SIGMA:
+            raise ValueError(f"{spread} ({figures[spread]:g}) is too far above the {centre} ({figures[centre]:g})")
     median = figures["median"] if centre == "median" else figures["mean"] * math.exp(-sigma * sigma / 2)
     return median, sigma
 
@@ -74,6 +77,9 @@ def _check(side: str, figures: Mapping[str, float]) -> Iterable[tuple[str, str]]
         if key in known and (value < 0 or (value == 0 and key != "sigma")):
             wrong.append(key)
             yield f"{side}.{key}", f"found {value:g}; a positive number is wanted"
+        elif key in known and value > (MOST_SIGMA if key == "sigma" else MOST_TOKENS):
+            wrong.append(key)
+            yield f"{side}.{key}", f"found {value:g}; at most {MOST_SIGMA if key == 'sigma' else MOST_TOKENS} is wanted"
     for names in (CENTRES, SPREADS):
         found = [name for name in names if name in figures]
         if len(found) != 1 and not wrong:

@@ -3,22 +3,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
-from workloads.lengths.base import Lengths
-
-Bound = Annotated[int, Field(ge=1)]
+from workloads.lengths.base import Lengths, Tokens
 
 
 @dataclass(kw_only=True)
 class Uniform(Lengths):
     """`input: [low, high]` and `output: [low, high]`, tokens."""
 
-    input: tuple[Bound, Bound]
-    output: tuple[Bound, Bound]
+    input: tuple[Tokens, Tokens]
+    output: tuple[Tokens, Tokens]
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
