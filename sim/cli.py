@@ -113,13 +113,21 @@ def run(scenario: Path, folder: Path | None, sets: tuple[str, ...], seed: int | 
 
     result = simulate(spec, watch=None if flags["quiet"] else progress)
     if folder is not None:
-        result.save(folder, force=flags["force"], report=not flags["no_report"])
+        result.save(folder, flags["force"], _pages(flags["no_report"]))
         click.get_current_context().meta[WRITTEN] = f"the result is complete in {folder}"
     _show(result.summary, flags["as_json"], flags["quiet"])
     if folder is not None and not flags["quiet"]:
         report = "" if flags["no_report"] else f"; open {folder / 'report.html'}"
         click.echo(f"written to {folder}{report}", err=True)
     sys.exit(_verdict(result.summary))
+
+
+def _pages(none: bool) -> dict[str, Any]:
+    if none:
+        return {}
+    from sim.report.page import render
+
+    return {"report.html": render}
 
 
 @main.command()

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sim.core.errors import BadInput, Problem
-from sim.spec.hardware import Gpu
-from sim.spec.llm import SIXTEEN_BIT, Llm
-from sim.spec.scenario import Pool
+from sim.spec.hardware import Gpu, Node, node
+from sim.spec.llm import SIXTEEN_BIT, WEIGHT_BYTES, Llm
+from sim.spec.scenario import Pool, Precision
 
 # CUDA context, graphs, library workspaces and fragmentation. One value for all: with it the block counts that vLLM 0.15-0.19 logged for six
 # models on H100 (BLIS-train15) come out within 1 %, and that of a 24 GB RTX 4090 (LLMServingSim) within 3 %.
@@ -19,7 +19,7 @@ LOGIT_BYTES = 10.0  # logits in 16 and 32 bits and the sampler's 32-bit copy
 
 
 class Memory(NamedTuple):
-    """Bytes on one GPU, and the KV blocks that fit."""
+    """Bytes on one GPU, and the KV blocks; `room` is how many would fit, `blocks` how many there are (they differ by an override)."""
 
     budget: float
     weights: float
@@ -27,6 +27,7 @@ class Memory(NamedTuple):
     reserve: float
     per_block: float
     blocks: int
+    room: int
 
 
 def divide(llm: Llm, gpu: Gpu, pool: Pool, where: str = "") -> Memory:
@@ -43,9 +44,7 @@ def divide(llm: Llm, gpu: Gpu, pool: Pool, where: str = "") -> Memory:
     blocks = int(left // per_block)
     if blocks < 1:
         raise BadInput([Problem(_misfit(llm, gpu, pool, left - per_block), where)])
-    if engine.num_gpu_blocks_override is not None:
-        blocks = engine.num_gpu_blocks_override
-    return Memory(budget, weights, activations, RESERVE, per_block, blocks)
+    return Memory(budget, weights, activations, RESERVE, per_block, engine.num_gpu_blocks_override or blocks, blocks)
 
 
 def _activations(llm: Llm, pool: Pool) -> float:
@@ -56,30 +55,34 @@ def _activations(llm: Llm, pool: Pool) -> float:
 
 
 def _misfit(llm: Llm, gpu: Gpu, pool: Pool, left: float) -> str:
-    tp = pool.parallel.tp
-    fits = []
-    for more in (2, 4, 8, 16):
-        if more > tp and llm.heads % more == 0 and _left(llm, gpu, pool, more) > 0:
-            fits.append(f"parallel: {{tp: {more}}}")
-            break
-    for word in ("fp8", "int4"):
-        quantised = pool.model_copy(update={"precision": type(pool.precision).model_validate(word)})
-        if word in (pool.precision.mlp, pool.precision.attention):
-            continue
-        if _left(llm, gpu, quantised, tp) > 0:
-            fits.append(f"precision: {word}")
-            break
-    weights = llm.weight_bytes(pool.precision, tp)
-    memory = pool.gpu_memory or gpu.memory
+    tp, memory = pool.parallel.tp, pool.gpu_memory or gpu.memory
+    fits = _alternatives(llm, gpu, pool)
     return (
-        f"{llm.name} does not fit on {gpu.name} with tp {tp}: it needs {weights / 1e9:.1f} GB of weights a GPU, which has "
-        f"{memory / 1e9:.1f} GB x {pool.engine.gpu_memory_utilization:g}; {-left / 1e9:.1f} GB too little for even one KV block. "
-        + (f"It would fit with {' or '.join(fits)}" if fits else "No layout on one node of these would hold it")
+        f"{llm.name} does not fit on {gpu.name} with tp {tp}: it needs {llm.weight_bytes(pool.precision, tp) / 1e9:.1f} GB of weights "
+        f"a GPU, which has {memory / 1e9:.1f} GB x {pool.engine.gpu_memory_utilization:g}; "
+        f"{-left / 1e9:.1f} GB too little for even one KV block. "
+        + (f"It would fit with {' or '.join(fits)}" if fits else f"No tensor-parallel layout of one {_host(gpu, pool).name} would hold it")
     )
 
 
+def _host(gpu: Gpu, pool: Pool) -> Node:
+    return node(pool.node or gpu.node)
+
+
+def _alternatives(llm: Llm, gpu: Gpu, pool: Pool) -> list[str]:
+    """What would fit: more GPUs as it is, fewer bits on the same GPUs, else the fewest GPUs with fewer bits. In words of a scenario."""
+    host = _host(gpu, pool)
+    wider = [n for n in (2, 4, 8, 16, 32, 64) if n > pool.parallel.tp and llm.heads % n == 0 and n <= max(host.gpus, host.domain)]
+    narrower = [word for word in ("fp8", "int4") if WEIGHT_BYTES[word] < WEIGHT_BYTES[pool.precision.mlp]]
+    same = [f"parallel: {{tp: {n}}}" for n in wider if _left(llm, gpu, pool, n) > 0][:1]
+    fewer = {word: pool.model_copy(update={"precision": Precision.model_validate(word)}) for word in narrower}
+    same += [f"precision: {word}" for word, other in fewer.items() if _left(llm, gpu, other, pool.parallel.tp) > 0][:1]
+    both = (f"precision: {word} and parallel: {{tp: {n}}}" for n in wider for word, other in fewer.items() if _left(llm, gpu, other, n) > 0)
+    return same or list(both)[:1]
+
+
 def _left(llm: Llm, gpu: Gpu, pool: Pool, tp: int) -> float:
-    """Bytes left for KV, less one block, in another layout."""
+    """Bytes left for KV, less one block, on `tp` GPUs."""
     wider = pool.model_copy(update={"parallel": pool.parallel.model_copy(update={"tp": tp})})
     budget = pool.engine.gpu_memory_utilization * (pool.gpu_memory or gpu.memory)
     block = pool.engine.block_size * llm.kv_bytes_per_token(pool.precision.kv, tp)

@@ -42,5 +42,15 @@ def pool_facts(pool: Pool, model: RooflineStep, memory: Memory) -> dict[str, Any
     }  # fmt: skip
 
 
+def remarks(pool: Pool, model: RooflineStep, memory: Memory) -> list[str]:
+    """What was asked for that the hardware or the model does not give."""
+    said = []
+    if memory.blocks > memory.room:
+        said.append(f"{pool.name}: num_gpu_blocks_override gives {memory.blocks} KV blocks; the memory holds {memory.room}")
+    if (pool.engine.max_model_len or 0) > model.llm.max_position:
+        said.append(f"{pool.name}: max_model_len {pool.engine.max_model_len} is beyond the {model.llm.max_position} positions of the model")
+    return said
+
+
 def _bytes(pool: Pool, part: str) -> float:
     return WEIGHT_BYTES["bf16" if part == "router" else pool.precision.mlp if part == "mlp" else pool.precision.attention]

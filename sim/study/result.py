@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,17 @@ class Result:
 
     @functools.cached_property
     def requests(self) -> Any:
-        """One row per request as a DataFrame, with the derived columns ttft, tpot, e2e and queue (seconds)."""
+        """One row per request as a DataFrame, in order of arrival, with the derived columns ttft, tpot, e2e and queue (seconds)."""
         from sim.study.metrics import request_columns
 
-        frame = self.tables["requests"].to_pandas()
-        return frame.assign(**request_columns(self.tables["requests"]))
+        frame = self.tables["requests"].to_pandas().assign(**request_columns(self.tables["requests"]))
+        return frame.sort_values("request", ignore_index=True)
 
-    def save(self, folder: str | Path, force: bool = False, report: bool = True) -> Path:
+    def save(self, folder: str | Path, force: bool = False, pages: Mapping[str, Callable[[Result], str]] | None = None) -> Path:
         """Write everything aside, then rename: a folder of that name is whole or not there.
 
-        Raises BadInput when it exists and `force` is not given, or cannot be written.
+        `pages` are further files by name, each with the function that writes its text: `{"report.html": sim.report.page.render}`.
+        Raises BadInput when the folder exists and `force` is not given, or cannot be written.
         """
         folder = Path(folder)
         check_writable(folder, force)
@@ -56,7 +57,7 @@ class Result:
         made = [parent for parent in folder.parents if not parent.exists()]
         try:
             aside.mkdir(parents=True)
-            self._write(aside, report)
+            self._write(aside, pages or {})
             _swap(aside, folder, force)
         except OSError as error:
             raise BadInput(f"cannot write {folder}: {error.strerror or error}") from error
@@ -67,7 +68,7 @@ class Result:
                     parent.rmdir()
         return folder
 
-    def _write(self, folder: Path, report: bool) -> None:
+    def _write(self, folder: Path, pages: Mapping[str, Callable[[Result], str]]) -> None:
         from sim.spec.load import dump
 
         (folder / "scenario.yaml").write_text(dump(self.scenario), encoding="utf-8")
@@ -75,10 +76,8 @@ class Result:
         (folder / "meta.json").write_text(json.dumps(self.meta, indent=2) + "\n", encoding="utf-8")
         for name, table in self.tables.items():
             table.save(folder / f"{name}.parquet")
-        if report:
-            from sim.report.page import render
-
-            (folder / "report.html").write_text(render(self), encoding="utf-8")
+        for name, render in pages.items():
+            (folder / name).write_text(render(self), encoding="utf-8")
 
     @classmethod
     def open(cls, folder: str | Path) -> Result:

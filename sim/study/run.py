@@ -15,7 +15,7 @@ import sim
 from sim.core.errors import BadInput
 from sim.spec.load import dump, load, loads, located
 from sim.spec.scenario import Scenario
-from sim.study.assumptions import pool_facts
+from sim.study import assumptions
 from sim.study.result import Result
 from sim.world.cluster import World
 
@@ -79,8 +79,9 @@ def _quiet_collector() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _meta(world: World, remarks: list[str], spent: float) -> dict[str, Any]:
+def _meta(world: World, said: list[str], spent: float) -> dict[str, Any]:
     scenario = world.scenario
+    parts = list(zip(scenario.cluster.pools, world.models, world.memories, strict=True))
     return {
         "version": sim.__version__,
         "seed": scenario.seed,
@@ -91,6 +92,6 @@ def _meta(world: World, remarks: list[str], spent: float) -> dict[str, Any]:
         "arrived": world.door.arrived,
         "arrivals_end": world.door.last_arrival,
         "closed_loop": all(workload.closed_loop for workload in world.workloads),
-        "remarks": remarks,
-        "pools": [pool_facts(*facts) for facts in zip(scenario.cluster.pools, world.models, world.memories, strict=True)],
+        "remarks": [*(text for part in parts for text in assumptions.remarks(*part)), *said],
+        "pools": [assumptions.pool_facts(*part) for part in parts],
     }

@@ -111,7 +111,7 @@ def test_under_pressure_everything_still_holds():
 def test_same_seed_same_bytes_other_seed_other_times(tmp_path):
     """I5, to the byte of the files."""
     for name in ("one", "two"):
-        sim.run(tight()).save(tmp_path / name, report=False)
+        sim.run(tight()).save(tmp_path / name)
     for table in ("requests", "stretches", "stalls", "replicas"):
         assert (tmp_path / "one" / f"{table}.parquet").read_bytes() == (tmp_path / "two" / f"{table}.parquet").read_bytes()
     assert not np.array_equal(sim.run(tight(6)).tables["requests"]["arrival"], sim.run(tight()).tables["requests"]["arrival"])
@@ -119,7 +119,7 @@ def test_same_seed_same_bytes_other_seed_other_times(tmp_path):
 
 def test_a_result_reruns_itself(tmp_path):
     first = sim.run(tight())
-    first.save(tmp_path / "out", report=False)
+    first.save(tmp_path / "out")
     again = sim.run(tmp_path / "out" / "scenario.yaml")
     assert again.meta["digest"] == first.meta["digest"] == Result.open(tmp_path / "out").meta["digest"]
     assert np.array_equal(again.tables["requests"]["last_token"], first.tables["requests"]["last_token"], equal_nan=True)

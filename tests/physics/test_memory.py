@@ -65,5 +65,14 @@ def test_a_model_too_large_says_by_how_much_and_what_would_fit():
 
 
 def test_a_model_that_nothing_holds_says_so():
-    with pytest.raises(BadInput, match="No layout"):
+    with pytest.raises(BadInput, match="No tensor-parallel layout of one pcie_l4"):
         memory("moonshotai/Kimi-K2-Instruct", "l4", precision="int4")
+
+
+def test_advice_can_be_followed():
+    """405B in bf16 does not go into one HGX at all; DeepSeek-V3 needs both fewer bits and more GPUs."""
+    with pytest.raises(BadInput, match=r"precision: fp8$"):
+        memory("meta-llama/Llama-3.1-405B", "h100_sxm", 8)
+    with pytest.raises(BadInput, match=r"precision: int4 and parallel: \{tp: 8\}$"):
+        memory("deepseek-ai/DeepSeek-V3", "h100_sxm")
+    assert memory("deepseek-ai/DeepSeek-V3", "h100_sxm", 8, "int4").blocks > 0

@@ -21,8 +21,6 @@ ROOMS = {
     "hardware_profiles": set(),
     "configs": set(),
 }
-# Upward imports that are there on purpose, inside a function: a result knows how to write its own page.
-UPWARD = {("sim/study/result.py", "sim.report.page")}
 # Where each heavy library may be imported at all: at the top of the module, or only inside functions.
 HEAVY_TOP = {
     "simpy": ("sim/world/", "sim/study/run.py", "workloads/"),
@@ -79,10 +77,10 @@ def layer(module):
 @pytest.mark.parametrize("path", [path for path in FILES if name(path).startswith("sim/")], ids=name)
 def test_imports_point_one_way(path):
     own = layer(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    for module, inside, line in imports(path):
+    for module, _, line in imports(path):
         where = f"{name(path)}:{line}: imports {module}"
         other = layer(module)
-        if own is None or any(module == up or module.startswith(up + ".") for here, up in UPWARD if here == name(path) and inside):
+        if own is None:
             continue
         assert other is None or LAYERS.index(other) <= LAYERS.index(own), where
         assert module.split(".")[0] not in ROOMS, where

@@ -17,6 +17,7 @@ from scenarios import written
 
 import sim
 from sim.cli import main
+from sim.report.page import render
 
 GOOD = """\
 name: chat
@@ -262,7 +263,7 @@ def test_edges(tmp_path, change, wanted):
     assert counts["arrived"] == sum(counts[key] for key in ("completed", "rejected", "failed", "unfinished"))
     assert all(check["ok"] for check in result.summary["audit"].values())
     json.dumps(result.summary, allow_nan=False)
-    assert (result.save(tmp_path / "out") / "report.html").is_file()
+    assert (result.save(tmp_path / "out", pages={"report.html": render}) / "report.html").is_file()
 
 
 def test_a_duration_beyond_the_traffic_changes_nothing():
@@ -278,7 +279,7 @@ def test_nothing_arrives(tmp_path):
 # -- folders and signals -------------------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    return sim.run(PLAIN).save(tmp_path_factory.mktemp("saved") / "result", report=False)
+    return sim.run(PLAIN).save(tmp_path_factory.mktemp("saved") / "result")
 
 
 DAMAGE = {

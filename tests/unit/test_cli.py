@@ -59,9 +59,9 @@ class Simulator:
             raise self.error
         return self
 
-    def save(self, folder, force=False, report=True):
+    def save(self, folder, force=False, pages=None):
         folder.mkdir()
-        (folder / "saved").write_text(f"{force} {report}")
+        (folder / "saved").write_text(f"{force} {sorted(pages)}")
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_writes_and_says_where(simulator, scenario, tmp_path):
     done = burstsim("run", scenario, "-o", tmp_path / "out", "--no-report", "--seed", 7, "--set", "cluster.pools.0.replicas=3")
     assert done.exit_code == 0
     assert done.stderr == f"written to {tmp_path / 'out'}\n"
-    assert (tmp_path / "out" / "saved").read_text() == "False False"
+    assert (tmp_path / "out" / "saved").read_text() == "False []"
     asked = simulator.calls[0][0]
     assert (asked.seed, asked.cluster.pools[0].replicas) == (7, 3)
 
