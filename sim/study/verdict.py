@@ -54,12 +54,13 @@ def judge(tables: Tables) -> Verdict:
     if overload:
         return Verdict("overloaded", overload)
     queued = load.queued / arrived
+    too_long = f" But {load.too_long / arrived:.0%} of the requests were longer than any replica can hold." if load.too_long else ""
     more = " Callers wait for their answers, so arrivals cannot outrun service." if closed else _filling(load)
     if queued > SHARE:
         longer = f"{queued:.0%} of the requests queued for longer than {_time(limit)}, at worst {_time(load.longest)}."
-        return Verdict("backlogged", longer + _cause(load, closed) + more)
+        return Verdict("backlogged", longer + _cause(load, closed) + more + too_long)
     few = f"{queued:.1%} of the requests" if queued else "no request"
-    return Verdict("stable", f"Service kept up with the arrivals: {few} queued for longer than {_time(limit)}." + more)
+    return Verdict("stable", f"Service kept up with the arrivals: {few} queued for longer than {_time(limit)}." + more + too_long)
 
 
 @dataclass
@@ -71,6 +72,7 @@ class Load:
     waiting: Bins
     present: Bins
     refused: Counter[str] = field(default_factory=Counter)
+    too_long: int = 0
     unadmitted: int = 0
     never: int = 0
     backlog: int = 0
@@ -99,7 +101,11 @@ def _load(tables: Tables, limit: float) -> Load:
         unadmitted = np.isnan(admitted)
         never = unadmitted & (page["status"] == UNFINISHED)
         refused = np.bincount(page["reason"][page["status"] == REJECTED], minlength=len(labels)).tolist()
-        load.refused.update({label: count for label, count in zip(labels, refused, strict=True) if count and label not in TOO_LONG})
+        for label, count in zip(labels, refused, strict=True):
+            if label in TOO_LONG:
+                load.too_long += count
+            elif count:
+                load.refused[label] += count
         load.unadmitted += int(unadmitted.sum())
         load.never += int(never.sum())
         load.backlog += int(((end > last) | never).sum())

@@ -33,6 +33,7 @@ def test_a_request_longer_than_max_model_len_is_rejected_and_counted():
     assert ((frame["status"] == "rejected") == (frame["input_tokens"] + frame["wanted_tokens"] > 600)).all()
     assert reasons(result) == {"max_model_len": result.summary["requests"]["rejected"]}
     assert result.summary["requests"]["rejected"] > 50
+    assert "longer than any replica can hold" in result.summary["verdict_reason"]
 
 
 def test_a_request_that_no_cache_could_hold_is_rejected():
