@@ -49,8 +49,7 @@ def divide(llm: Llm, gpu: Gpu, pool: Pool, where: str = "") -> Memory:
 
 def _activations(llm: Llm, pool: Pool) -> float:
     engine, tp = pool.engine, pool.parallel.tp
-    inner = (llm.experts_per_token * llm.moe_intermediate + llm.shared_intermediate) if llm.n_experts else llm.intermediate
-    layer = engine.max_num_batched_tokens * SIXTEEN_BIT * (2 * llm.hidden + 3 * inner / tp)
+    layer = engine.max_num_batched_tokens * SIXTEEN_BIT * (2 * llm.hidden + 3 * llm.inner / tp)
     return layer + engine.max_num_seqs * llm.vocab * LOGIT_BYTES / tp
 
 

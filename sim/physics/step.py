@@ -14,7 +14,7 @@ from sim.physics.base import Cost, Work
 from sim.physics.collectives import all_reduce
 from sim.physics.kernels import ZERO, Kernels, total
 from sim.spec.hardware import Gpu
-from sim.spec.llm import KV_BYTES, SIXTEEN_BIT, Llm
+from sim.spec.llm import SIXTEEN_BIT, Llm
 from sim.spec.scenario import EngineOptions, Pool
 
 ELEMENTWISE_PER_LAYER = 4  # two fused add-norms, rotary embedding with the cache write, the gated activation
@@ -57,7 +57,7 @@ class RooflineStep:
                 dtype = "bf16" if matrix.part == "router" else getattr(precision, matrix.part)
                 costs.append((matrix.count, kernels.gemm(dtype, tokens, matrix, self.tp)))
         costs.append((2 * llm.layers, all_reduce(self.gpu, tokens * llm.hidden * SIXTEEN_BIT, self.tp)))
-        moved = tokens * SIXTEEN_BIT * (6 * llm.hidden + 3 * self._inner()) / ELEMENTWISE_PER_LAYER
+        moved = tokens * SIXTEEN_BIT * (6 * llm.hidden + 3 * llm.inner / self.tp) / ELEMENTWISE_PER_LAYER
         costs.append((ELEMENTWISE_PER_LAYER * llm.layers, kernels.elementwise(moved)))
         return total(costs)
 
@@ -131,13 +131,10 @@ class RooflineStep:
         return self.captured[bisect_left(self.captured, tokens)] if self.graphed(tokens) else tokens
 
     def _bind(self) -> None:
-        llm, tp, kv = self.llm, self.tp, KV_BYTES[self.pool.precision.kv]
+        llm, tp = self.llm, self.tp
         self.decode_flops = llm.flops_per_pair(decode=True) / tp
         self.pair_flops = llm.flops_per_pair() / tp
-        if llm.attention == "mla":
-            self.decode_bytes = kv * (llm.kv_lora_rank + llm.qk_rope_head_dim)
-        else:
-            self.decode_bytes = 2.0 * kv * max(llm.kv_heads / tp, 1.0) * llm.head_dim
+        self.decode_bytes = llm.kv_bytes_per_token(self.pool.precision.kv, tp) / llm.layers
         dtype, chunk = self.pool.precision.kv, self.kernels.physics["attention_prefill"]
         # Both kernels are affine in their load, so that two points give the line.
         fixed = self.kernels.decode_attention(dtype, self.decode_flops, self.decode_bytes, 0.0).seconds
@@ -157,12 +154,6 @@ class RooflineStep:
     def _fill_head(self, rows: int) -> float:
         self._head[rows] = self.head(rows).seconds
         return self._head[rows]
-
-    def _inner(self) -> float:
-        """Width of the activation between the two MLP projections, on one GPU."""
-        llm = self.llm
-        wide = llm.experts_per_token * llm.moe_intermediate + llm.shared_intermediate if llm.n_experts else llm.intermediate
-        return wide / self.tp
 
     def _launches(self) -> int:
         """Kernels launched in a step."""

@@ -148,6 +148,11 @@ class Llm:
         return sum(m.count * m.active * m.n * m.k for m in self.matrices) + self._vectors
 
     @property
+    def inner(self) -> int:
+        """Width of the activation between the two MLP projections that one token meets, its experts' together."""
+        return self.experts_per_token * self.moe_intermediate + self.shared_intermediate if self.n_experts else self.intermediate
+
+    @property
     def flops_per_token(self) -> float:
         """Arithmetic of one token outside attention, FLOP: two per weight it is multiplied with."""
         return 2.0 * sum(m.count * m.active * m.n * m.k for m in self.matrices)
