@@ -235,6 +235,7 @@ REQUESTS = (
     Column("preemptions", "i4", "times its cache was dropped and recomputed"),
     Column("status", "i4", "how it ended", STATUSES),
     Column("reason", "i4", "why it was rejected or failed", ("",)),
+    Column("overhead", "f8", "time in the API server and tokeniser, outside the engine, s; the times above are the engine's"),
 )
 STRETCHES = (
     Column("start", "f8", "begin of the run of steps, s"),

@@ -1,91 +1,68 @@
-"""How long one kernel takes on one GPU: a roofline with fitted efficiencies and a fixed time per kernel.
+"""Which fit prices a kernel: the GPU's own where it was measured, else one on loan from another GPU, else that of a neighbouring dtype.
 
-t = t0 + max(arithmetic / (e_c P), bytes / (e_m BW)); P and BW are the datasheet's dense peak and bandwidth, t0, e_c and e_m come from the
-GPU's profile. Of each kernel the larger side counts as its cause (compute or memory), t0 as host time. Per-kernel error of this form on
-unseen shapes: 8-12 % mean for GEMMs, about 20 % for attention.
+Every step away from a measurement is noted in `assumed`, for the report to show.
 """
 from __future__ import annotations
 
-from sim.physics.base import Cost
+from functools import cache
+
+from sim.physics import transfer
+from sim.spec.dtype import DTYPES
+from sim.spec.fit import Fit
 from sim.spec.hardware import Gpu
-from sim.spec.llm import ACTIVATION_BYTES, SIXTEEN_BIT, WEIGHT_BYTES, Matrix
+from sim.spec.hardware import gpu as catalogue
 
-ZERO = Cost(0.0, 0.0, 0.0, 0.0, 0.0)
-
-
-def total(costs: list[tuple[float, Cost]]) -> Cost:
-    """Sum of costs, each taken a number of times."""
-    seconds = compute = memory = network = host = 0.0
-    for times, cost in costs:
-        seconds += times * cost.seconds
-        compute += times * cost.compute
-        memory += times * cost.memory
-        network += times * cost.network
-        host += times * cost.host
-    return Cost(seconds, compute, memory, network, host)
+# Whose kernels stand in for a dtype that was not measured: the nearest in arithmetic and in bytes per weight.
+STANDS_IN = {
+    "fp8_block": "fp8", "int8": "fp8", "mxfp4": "int4", "int4": "int8_weights", "int8_weights": "bf16", "nvfp4": "fp8", "fp8": "bf16",
+}  # fmt: skip
+# And on a chip that cannot multiply the dtype: kernels that widen the weights as they read them.
+WIDENED = {"fp8": "int8_weights", "fp8_block": "int8_weights", "int8": "int8_weights", "nvfp4": "int4"}
 
 
-def roofline(fixed: float, compute: float, memory: float) -> Cost:
-    """A kernel that needs `compute` seconds of arithmetic and `memory` seconds of traffic, overlapped, after `fixed` seconds."""
-    if compute > memory:
-        return Cost(fixed + compute, compute, 0.0, 0.0, fixed)
-    return Cost(fixed + memory, 0.0, memory, 0.0, fixed)
+MATRIX_OPS = ("gemm", "moe")
 
 
 class Kernels:
-    """The kernels of one GPU, their rates read from its profile once.
+    """The fits of one GPU as one framework runs it."""
 
-    int4 and mxfp4 weights are widened on the fly: they compute at the bf16 peak with 16-bit activations. So does any dtype that the chip
-    cannot multiply (fp8 on Ampere). `assumed` lists for the report what a profile has no fit for.
-    """
-
-    def __init__(self, gpu: Gpu):
-        self.gpu = gpu
-        self.physics = gpu.physics
+    def __init__(self, gpu: Gpu, framework: str = "vllm"):
+        self.gpu, self.framework = gpu, framework
         self.assumed: set[str] = set()
-        self._rates: dict[str, tuple[float, float, float, float]] = {}
+        self._found: dict[tuple[str, str, str], Fit | None] = {}
 
-    def rates(self, dtype: str) -> tuple[float, float, float, float]:
-        """Of a GEMM: fixed seconds, FLOP/s, bytes/s, bytes per activation element."""
-        if dtype not in self._rates:
-            fits = self.physics["gemm"]
-            name = {"fp16": "bf16", "mxfp4": "int4"}.get(dtype, dtype)
-            native = name != "int4" and name in self.gpu.flops
-            fitted = name in fits and (native or name == "int4")
-            if not fitted:
-                self.assumed.add(f"{dtype} GEMM on {self.gpu.name}: no fit, the efficiencies of bf16 are taken")
-            fit = fits[name if fitted else "bf16"]
-            peak = self.gpu.flops[name if native else "bf16"]
-            wide = ACTIVATION_BYTES[dtype] if native else SIXTEEN_BIT
-            self._rates[dtype] = (fit["t0"], fit["compute"] * peak, fit["memory"] * self.gpu.bandwidth, wide)
-        return self._rates[dtype]
+    def fit(self, op: str, dtype: str = "", framework: str | None = None) -> Fit | None:
+        """The fit of a kernel in parameters for this GPU; None when not even a stand-in is known."""
+        key = op, dtype, framework or self.framework
+        if key not in self._found:
+            self._found[key] = self._find(*key)
+        return self._found[key]
 
-    def gemm(self, dtype: str, m: float, matrix: Matrix, tp: int) -> Cost:
-        """y[m, n] = x[m, k] W on one of `tp` GPUs; with experts, a grouped GEMM over those that m tokens are expected to reach."""
-        fixed, flops, bandwidth, wide = self.rates(dtype)
-        n = matrix.n / tp if matrix.split == "n" else matrix.n
-        k = matrix.k / tp if matrix.split == "k" else matrix.k
-        rows, reached = float(m), 1.0
-        if matrix.experts > 1:
-            rows = m * matrix.active
-            # Tokens choose uniformly: each expert is missed by all of them with probability (1 - active/experts)^m.
-            reached = matrix.experts * (1.0 - (1.0 - matrix.active / matrix.experts) ** m)
-        moved = reached * n * k * WEIGHT_BYTES[dtype] + rows * (k * wide + n * SIXTEEN_BIT)
-        return roofline(fixed, 2.0 * rows * n * k / flops, moved / bandwidth)
+    def need(self, op: str, dtype: str = "") -> Fit:
+        """As `fit`, for a kernel that no step can be priced without."""
+        found = self.fit(op, dtype)
+        assert found is not None, f"no GPU has a fit of {op} {dtype}"
+        return found
 
-    def decode_attention(self, kv: str, flops_per_token: float, bytes_per_token: float, tokens: float) -> Cost:
-        """One layer's attention of decoders that hold `tokens` KV tokens in all."""
-        fit = self.physics["attention_decode"].get(kv, self.physics["attention_decode"]["bf16"])
-        peak, bandwidth = fit["compute"] * self.gpu.flops["bf16"], fit["memory"] * self.gpu.bandwidth
-        return roofline(fit["t0"], flops_per_token * tokens / peak, bytes_per_token * tokens / bandwidth)
+    @property
+    def used(self) -> list[Fit]:
+        """The fits asked for so far, in order."""
+        return [fit for fit in self._found.values() if fit is not None]
 
-    def prefill_attention(self, flops_per_pair: float, tokens: float, pairs: float) -> Cost:
-        """One layer's attention of chunks: `pairs` query-key pairs of `tokens` new tokens, each with some keys of overhead."""
-        fit = self.physics["attention_prefill"]
-        peak = fit["compute"] * self.gpu.flops["bf16"]
-        return roofline(fit["t0"], flops_per_pair * (pairs + fit["overhead"] * tokens) / peak, 0.0)
+    def _find(self, op: str, dtype: str, framework: str) -> Fit | None:
+        able = op not in MATRIX_OPS or not dtype or DTYPES[dtype].peak in self.gpu.flops
+        found = self.gpu.fit(op, dtype, framework) if able else None
+        other = (STANDS_IN if able else WIDENED).get(dtype)
+        if found is None and other:
+            found = self._find(op, other, framework)
+            if found is not None:
+                why = "not measured" if able else "the chip has no units for it"
+                self.assumed.add(f"{op} in {dtype} on {self.gpu.name}: {why}; the {found.dtype} kernels stand in")
+        if found is None or found.origin == self.gpu.name:
+            return found
+        return found.with_parameters(transfer.parameters(found, _origin(found.origin), self.gpu))
 
-    def elementwise(self, moved: float) -> Cost:
-        """A norm, rotary embedding or activation that moves `moved` bytes."""
-        fit = self.physics["elementwise"]
-        return roofline(fit["t0"], 0.0, moved / (fit["memory"] * self.gpu.bandwidth))
+
+@cache
+def _origin(name: str) -> Gpu:
+    return catalogue(name)

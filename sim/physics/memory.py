@@ -1,25 +1,50 @@
-"""What fits in a GPU: weights, activations, the runtime's own reserve, and KV blocks from what is left, as vLLM divides it.
+"""What fits in a GPU: weights, activations, the engine's own reserve, and KV blocks from what is left, as vLLM divides it.
 
-blocks = (utilisation x memory - weights - activations - reserve) / bytes per block. Activations are the peak of the profiling run: a full
-token budget through one layer, and the logits of max_num_seqs sampled rows.
+blocks = (utilisation x memory - weights - activations - reserve) / bytes per block, for the tightest pipeline stage, since every stage
+holds the same blocks. What vLLM finds by a profiling run is counted here, term by term (v1 `determine_available_memory`, 0.15 to 0.19):
+
+* memory is what CUDA offers, which is less than the driver lists;
+* activations are the peak of a full token budget: two hidden states a token throughout, and on top either the widest layer or the sampling
+  of max_num_seqs rows, whose logits every GPU gathers whole;
+* the reserve is what else the run allocates: libraries and their workspaces, buffers for collectives, the table of rotary positions, and
+  the 16-bit copies of MLA's up-projection.
+
+The CUDA context and the captured graphs live in the part that `gpu_memory_utilization` leaves free, as in these versions.
+
+With dp each group has a cache of its own. The engine sees them as one pool: `blocks` are those of all groups, requests being spread evenly.
+`max_num_batched_tokens`, `max_num_seqs` and `num_gpu_blocks_override` are each group's, as they are in vLLM.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sim.core.errors import BadInput, Problem
+from sim.spec.dtype import DTYPES, SIXTEEN_BIT
 from sim.spec.hardware import Gpu, Node, node
-from sim.spec.llm import SIXTEEN_BIT, WEIGHT_BYTES, Llm
-from sim.spec.scenario import Pool, Precision
+from sim.spec.llm import Llm
+from sim.spec.scenario import Parallel, Pool, Precision
 
-# CUDA context, graphs, library workspaces and fragmentation. One value for all: with it the block counts that vLLM 0.15-0.19 logged for six
-# models on H100 (BLIS-train15) come out within 1 %, and that of a 24 GB RTX 4090 (LLMServingSim) within 3 %.
-RESERVE = 1.3e9
-LOGIT_BYTES = 10.0  # logits in 16 and 32 bits and the sampler's 32-bit copy
+# Memory that the driver lists and CUDA does not offer: 0.506 GB on the RTX 4090 of LLMServingSim's bench, which records both.
+DRIVER = 0.5e9
+# Judgements, of one value for all models: library workspaces, generated kernels and fragmentation; NCCL and custom all-reduce buffers. They
+# were chosen on the eight counts that vLLM 0.15 logged for five models on H100 (BLIS-train15) and the one of 0.19 on an RTX 4090, all of
+# which come out within 1.2 %. A model with a vision tower has less room than this says: Llama 4 Scout logged 19 % fewer blocks.
+WORKSPACES = 0.6e9
+COLLECTIVES = 0.3e9
+# A sampled row's logits in 16 and 32 bits, and sorted with their 64-bit places for top-p.
+LOGIT_BYTES = 2 + 4 + 4 + 8
+# Tokens of all dp groups that one launch of the fused experts takes at most (VLLM_FUSED_MOE_CHUNK_SIZE).
+EXPERT_TOKENS = 16384
+MOST = 64  # GPUs of a replica that advice considers
 
 
 class Memory(NamedTuple):
-    """Bytes on one GPU, and the KV blocks; `room` is how many would fit, `blocks` how many there are (they differ by an override)."""
+    """Bytes on one GPU of the tightest stage, and the KV blocks of a replica.
+
+    `per_block` is what one block takes on a GPU that holds it. `room` is how many blocks would fit, `blocks` how many there are (they
+    differ by an override); both count all dp groups.
+    """
 
     budget: float
     weights: float
@@ -29,39 +54,78 @@ class Memory(NamedTuple):
     blocks: int
     room: int
 
+    @property
+    def left(self) -> float:
+        """Bytes that remain for KV, less one block: negative where the model does not fit."""
+        return self.budget - self.weights - self.activations - self.reserve - self.per_block
+
 
 def divide(llm: Llm, gpu: Gpu, pool: Pool, where: str = "") -> Memory:
-    """The memory of one GPU of the pool. `num_gpu_blocks_override` replaces the block count, but the weights must fit all the same.
+    """The memory of a replica of the pool. `num_gpu_blocks_override` replaces the block count, but the weights must fit all the same.
 
-    Raises BadInput at the path `where` when the model does not fit, saying by how much and what would.
+    Raises BadInput at paths below `where` when the layout does not suit the model, and at `where` when the model does not fit, saying by
+    how much and what would.
     """
-    engine, tp = pool.engine, pool.parallel.tp
-    budget = engine.gpu_memory_utilization * (pool.gpu_memory or gpu.memory)
-    weights = llm.weight_bytes(pool.precision, tp)
-    activations = _activations(llm, pool)
-    per_block = engine.block_size * llm.kv_bytes_per_token(pool.precision.kv, tp)
-    left = budget - weights - activations - RESERVE
-    blocks = int(left // per_block)
-    if blocks < 1:
-        raise BadInput([Problem(_misfit(llm, gpu, pool, left - per_block), where)])
-    return Memory(budget, weights, activations, RESERVE, per_block, engine.num_gpu_blocks_override or blocks, blocks)
+    llm.check(pool.precision, pool.parallel, where)
+    tightest = _tightest(llm, gpu, pool)
+    if tightest.left < 0:
+        raise BadInput([Problem(_misfit(llm, gpu, pool, tightest), where)])
+    override = pool.engine.num_gpu_blocks_override
+    return tightest._replace(blocks=override * pool.parallel.dp if override else tightest.room)
 
 
-def _activations(llm: Llm, pool: Pool) -> float:
-    engine, tp = pool.engine, pool.parallel.tp
-    layer = engine.max_num_batched_tokens * SIXTEEN_BIT * (2 * llm.hidden + 3 * llm.inner / tp)
-    return layer + engine.max_num_seqs * llm.vocab * LOGIT_BYTES / tp
+def _tightest(llm: Llm, gpu: Gpu, pool: Pool) -> Memory:
+    engine, parallel = pool.engine, pool.parallel
+    budget = engine.gpu_memory_utilization * ((pool.gpu_memory or gpu.memory) - DRIVER)
+    weights = llm.stage_bytes(pool.precision, parallel)
+    page = engine.block_size * llm.kv_bytes_per_layer(pool.precision.kv, parallel.tp)
+    stages = []
+    for stage, layers in enumerate(llm.stages(parallel.pp)):
+        peak, reserve = _activations(llm, pool, layers, stage == parallel.pp - 1), _reserve(llm, pool, layers)
+        parts = Memory(budget, weights[stage], peak, reserve, len(layers) * page, 0, 0)
+        blocks = max(0, int(parts.left // parts.per_block) + 1) * parallel.dp
+        stages.append(parts._replace(blocks=blocks, room=blocks))
+    return min(stages, key=lambda parts: parts.left / parts.per_block)
 
 
-def _misfit(llm: Llm, gpu: Gpu, pool: Pool, left: float) -> str:
-    tp, memory = pool.parallel.tp, pool.gpu_memory or gpu.memory
-    fits = _alternatives(llm, gpu, pool)
+def _reserve(llm: Llm, pool: Pool, layers: range) -> float:
+    positions = max(llm.max_position, pool.engine.max_model_len or 0) * (llm.qk_rope_head_dim or llm.head_dim)
+    # MLA decodes with 16-bit copies of a quantised up-projection.
+    copies = 0 if pool.precision.attention in ("bf16", "fp16") else sum(m.n * m.k for m in llm.matrices if m.name == "kv_up")
+    absorbed = copies * len(layers) / pool.parallel.tp
+    return WORKSPACES + COLLECTIVES * (pool.parallel.gpus > 1) + SIXTEEN_BIT * (positions + absorbed)
+
+
+def _activations(llm: Llm, pool: Pool, layers: range, samples: bool) -> float:
+    """Peak bytes of the profiling run on one GPU of the stage with these layers; the last stage `samples`."""
+    tokens, parallel = pool.engine.max_num_batched_tokens, pool.parallel
+    values = llm.v_head_dim or llm.head_dim
+    keys = llm.heads * (llm.head_dim + values) if llm.attention == "mla" else 2 * llm.kv_heads * llm.head_dim
+    # Queries, keys, values and the output of attention; gate, up and their product in the MLP.
+    widest = tokens * max((llm.heads * (llm.head_dim + values) + keys) / parallel.tp, 3 * llm.intermediate / parallel.tp)
+    if any(llm.moe[layer] for layer in layers if llm.moe):
+        width = llm.moe_intermediate / parallel.expert_tp
+        routed = min(tokens * parallel.dp, EXPERT_TOKENS) * llm.experts_per_token * (max(2 * width, llm.hidden) + width)
+        widest = max(widest, routed + tokens * 3 * llm.shared_intermediate / parallel.tp)
+    sampling = pool.engine.max_num_seqs * llm.vocab * LOGIT_BYTES if samples else 0.0
+    return SIXTEEN_BIT * tokens * 2 * llm.hidden + max(SIXTEEN_BIT * widest, sampling)
+
+
+def _misfit(llm: Llm, gpu: Gpu, pool: Pool, tightest: Memory) -> str:
+    memory, fits = pool.gpu_memory or gpu.memory, _alternatives(llm, gpu, pool)
+    none = f"No layout of up to {MOST} GPUs in nodes {_host(gpu, pool).name} would hold it"
+    advice = f"It would fit with {' or '.join(fits)}" if fits else none
     return (
-        f"{llm.name} does not fit on {gpu.name} with tp {tp}: it needs {llm.weight_bytes(pool.precision, tp) / 1e9:.1f} GB of weights "
+        f"{llm.name} does not fit on {gpu.name} with {_words(pool.parallel)}: it needs {tightest.weights / 1e9:.1f} GB of weights "
         f"a GPU, which has {memory / 1e9:.1f} GB x {pool.engine.gpu_memory_utilization:g}; "
-        f"{-left / 1e9:.1f} GB too little for even one KV block. "
-        + (f"It would fit with {' or '.join(fits)}" if fits else f"No tensor-parallel layout of one {_host(gpu, pool).name} would hold it")
+        f"{-tightest.left / 1e9:.1f} GB too little for even one KV block. {advice}"
     )
+
+
+def _words(parallel: Parallel) -> str:
+    """`tp 4`, with the other sizes where they are not 1."""
+    sizes = {"tp": parallel.tp, "pp": parallel.pp, "dp": parallel.dp, "ep": parallel.ep}
+    return ", ".join(f"{name} {size}" for name, size in sizes.items() if size > 1 or name == "tp")
 
 
 def _host(gpu: Gpu, pool: Pool) -> Node:
@@ -69,20 +133,35 @@ def _host(gpu: Gpu, pool: Pool) -> Node:
 
 
 def _alternatives(llm: Llm, gpu: Gpu, pool: Pool) -> list[str]:
-    """What would fit: more GPUs as it is, fewer bits on the same GPUs, else the fewest GPUs with fewer bits. In words of a scenario."""
-    host = _host(gpu, pool)
-    wider = [n for n in (2, 4, 8, 16, 32, 64) if n > pool.parallel.tp and llm.heads % n == 0 and n <= max(host.gpus, host.domain)]
-    narrower = [word for word in ("fp8", "int4") if WEIGHT_BYTES[word] < WEIGHT_BYTES[pool.precision.mlp]]
-    same = [f"parallel: {{tp: {n}}}" for n in wider if _left(llm, gpu, pool, n) > 0][:1]
-    fewer = {word: pool.model_copy(update={"precision": Precision.model_validate(word)}) for word in narrower}
-    same += [f"precision: {word}" for word, other in fewer.items() if _left(llm, gpu, other, pool.parallel.tp) > 0][:1]
-    both = (f"precision: {word} and parallel: {{tp: {n}}}" for n in wider for word, other in fewer.items() if _left(llm, gpu, other, n) > 0)
-    return same or list(both)[:1]
+    """What would fit, in words of a scenario: the fewest GPUs that hold it as it is, and fewer bits on as few GPUs as can be."""
+    now, current = DTYPES[pool.precision.mlp].weight, pool.parallel
+    fewer = {word: Precision.model_validate(word) for word in ("fp8", "int4") if DTYPES[word].weight < now}
+    layouts = list(_wider(gpu, pool))
+    same = [_layout(layout) for layout in layouts if _fits(llm, gpu, pool, layout, pool.precision)]
+    narrower = [
+        f"precision: {word}" + ("" if layout is current else f" and {_layout(layout)}")
+        for layout in (current, *layouts) for word, precision in fewer.items() if _fits(llm, gpu, pool, layout, precision)
+    ]  # fmt: skip
+    return same[:1] + narrower[:1]
 
 
-def _left(llm: Llm, gpu: Gpu, pool: Pool, tp: int) -> float:
-    """Bytes left for KV, less one block, on `tp` GPUs."""
-    wider = pool.model_copy(update={"parallel": pool.parallel.model_copy(update={"tp": tp})})
-    budget = pool.engine.gpu_memory_utilization * (pool.gpu_memory or gpu.memory)
-    block = pool.engine.block_size * llm.kv_bytes_per_token(pool.precision.kv, tp)
-    return budget - llm.weight_bytes(pool.precision, tp) - _activations(llm, wider) - RESERVE - block
+def _wider(gpu: Gpu, pool: Pool) -> Iterator[Parallel]:
+    """Layouts over more GPUs, fewest first: tensor-parallel within the GPUs of one node, then pipelines of such groups."""
+    host, now = _host(gpu, pool), pool.parallel
+    powers = [2**power for power in range(MOST.bit_length())]
+    widths = [tp for tp in powers if tp > now.tp and tp * now.dp <= max(host.gpus, host.domain)]
+    yield from (now.model_copy(update={"tp": tp}) for tp in widths)
+    tp = max([now.tp, *widths])
+    yield from (now.model_copy(update={"tp": tp, "pp": pp}) for pp in powers if pp > now.pp and tp * pp * now.dp <= MOST)
+
+
+def _layout(parallel: Parallel) -> str:
+    return "parallel: {" + _words(parallel).replace(" ", ": ").replace(",:", ",") + "}"
+
+
+def _fits(llm: Llm, gpu: Gpu, pool: Pool, parallel: Parallel, precision: Precision) -> bool:
+    try:
+        llm.check(precision, parallel)
+    except BadInput:
+        return False
+    return _tightest(llm, gpu, pool.model_copy(update={"parallel": parallel, "precision": precision})).left >= 0

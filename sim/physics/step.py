@@ -1,126 +1,152 @@
-"""A whole engine step from its kernels: every layer's GEMMs, attention, all-reduces and elementwise work, the head, and the host.
+"""A whole engine step from its kernels: every layer's GEMMs, attention, collectives and small kernels, the head, and the host.
 
-`step` adds it up plainly. The fast forms rest on two facts. All work but attention depends on token counts alone: a table. Attention of
-decoders is affine in the tokens they hold until a sliding window fills: a line. In a CUDA graph launches are hidden and token counts are
-padded to the captured sizes; without, a step takes at least its launches.
+A replica spans tp x pp x dp GPUs. `dp` attention groups step together and `pp` stages pass micro-batches on, so that a step's work is dealt
+to dp x pp lanes and the fullest lane decides; a step then lasts pp times its stage, which is the pipeline in steady state, with its
+bubbles where there are fewer pieces of work than stages.
+
+`step` adds a step up plainly. The fast forms rest on two facts. All work but attention depends on token counts alone: a table. Attention
+of decoders is, for each number of them, affine in their mean context piece by piece: a row of knots. In a CUDA graph launches are hidden
+and token counts padded to the captured sizes; without one a step takes at least its launches.
 """
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+
+import numpy as np
 
 from sim.core.request import Request
 from sim.physics.base import Cost, Work
-from sim.physics.collectives import all_reduce
-from sim.physics.kernels import ZERO, Kernels, total
+from sim.physics.curve import ZERO, Curve, context_knots, token_knots, total
+from sim.physics.layers import Layers
 from sim.spec.hardware import Gpu
-from sim.spec.llm import SIXTEEN_BIT, Llm
+from sim.spec.llm import Llm
 from sim.spec.scenario import EngineOptions, Pool
 
-ELEMENTWISE_PER_LAYER = 4  # two fused add-norms, rotary embedding with the cache write, the gated activation
 ENDLESS = 1 << 60
+ROWS = 16  # numbers of decoders whose attention is tabulated at a time
 
 
-class RooflineStep:
-    """The step model of one replica: `llm` on `pool.parallel.tp` GPUs, in the pool's precisions and engine options."""
+class EngineStep:
+    """The step model of one replica: `llm` laid over `pool.parallel`, in the pool's precisions and engine options.
+
+    `assumed` says, for the report, which kernels are priced without a measurement or outside the measured range.
+    """
 
     def __init__(self, llm: Llm, gpu: Gpu, pool: Pool):
         self.llm, self.gpu, self.pool = llm, gpu, pool
-        self.kernels = Kernels(gpu)
-        self.tp = pool.parallel.tp
-        self.host = pool.engine.host_overhead if pool.engine.host_overhead is not None else gpu.physics["host"]["seconds"]
         self.captured = capture_sizes(pool.engine)
-        self.launches = self._launches() * gpu.physics["launch"]["seconds"]
-        self.windows = tuple((window or ENDLESS, layers) for window, layers in llm.kv_groups)
-        self._linear: list[float] = [0.0] * (max(pool.engine.max_num_batched_tokens, self.captured[-1] if self.captured else 0) + 1)
-        self._head: list[float] = [0.0] * (pool.engine.max_num_seqs + pool.engine.max_num_batched_tokens + 1)
-        self._bind()
+        self.stages, self.lanes = pool.parallel.pp, pool.parallel.pp * pool.parallel.dp
+        layers = Layers(llm, gpu, pool)
+        budget = pool.engine.max_num_batched_tokens + pool.engine.max_num_seqs
+        # Chunks are dealt to lanes whole, so the fullest may have more than an even share.
+        most = max(budget if self.lanes == 1 else 2 * budget, self.captured[-1] if self.captured else 0)
+        knots = token_knots(most, self.captured)
+        self.layers, self.head = Curve(knots, layers.linear(knots)), Curve(knots, layers.head(knots))
+        self.attention = layers.attention()
+        # One kernel for decoders and chunks, or one for each; all kinds of layers of a model agree.
+        self.together = all(attention.together for attention, _ in self.attention)
+        self.context = context_knots(pool.engine.max_model_len or llm.max_position, (window for window, _ in llm.kv_groups))
+        self.host, self.frontend, self.launches = layers.host(), layers.frontend(), layers.launches()
+        self.assumed = layers.assumed(most, pool.engine.max_model_len or llm.max_position)
+        self.used = layers.kernels.used
+        padded = [self.padded(tokens) for tokens in range(most + 1)]
+        seconds = self.layers.seconds(most)
+        self._linear, self._head = [seconds[tokens] for tokens in padded], self.head.seconds(most)
+        self._decode: dict[int, Curve] = {}
+        self._knots = self.context.tolist()
+        self._rows: list[tuple[list[float], list[float]] | None] = [None] * (most + 1)
 
     # -- plainly ------------------------------------------------------------
     def step(self, work: Work) -> Cost:
-        tokens = work.decoders + sum(n for n, _ in work.chunks)
-        gpu = total([
-            (1, self.layers(self.padded(tokens))),
-            (1, self.head(work.decoders + len(work.chunks))),
-            (1, self.decode(work.decoders, work.held)),
-            (1, self.prefill(work.chunks)),
+        decoders, context, chunks = self.lane(work.decoders, work.held, work.chunks)
+        tokens = decoders + sum(n for n, _ in chunks)
+        stage = total([
+            (1, self.layers.at(self.padded(tokens))),
+            (1, self.head.at(decoders + len(chunks))),
+            (1, self.attend(decoders, context, chunks)),
         ])  # fmt: skip
-        gap = 0.0 if self.graphed(tokens) else max(0.0, self.launches - gpu.seconds)
-        return gpu._replace(seconds=gpu.seconds + gap + self.host, host=gpu.host + gap + self.host)
+        gap = 0.0 if self.graphed(tokens) else max(0.0, self.launches - stage.seconds)
+        gpu = total([(self.stages, stage._replace(seconds=stage.seconds + gap, host=stage.host + gap))])
+        return gpu._replace(seconds=gpu.seconds + self.host, host=gpu.host + self.host)
 
-    def layers(self, tokens: int) -> Cost:
-        """Everything of all layers that depends on the token count alone."""
-        llm, precision, kernels = self.llm, self.pool.precision, self.kernels
-        costs: list[tuple[float, Cost]] = []
-        for matrix in llm.matrices:
-            if matrix.part in ("attention", "mlp", "router"):
-                dtype = "bf16" if matrix.part == "router" else getattr(precision, matrix.part)
-                costs.append((matrix.count, kernels.gemm(dtype, tokens, matrix, self.tp)))
-        costs.append((2 * llm.layers, all_reduce(self.gpu, tokens * llm.hidden * SIXTEEN_BIT, self.tp)))
-        moved = tokens * SIXTEEN_BIT * (6 * llm.hidden + 3 * llm.inner / self.tp) / ELEMENTWISE_PER_LAYER
-        costs.append((ELEMENTWISE_PER_LAYER * llm.layers, kernels.elementwise(moved)))
-        return total(costs)
+    def attend(self, decoders: int, context: float, chunks: Sequence[tuple[int, int]]) -> Cost:
+        """Attention of a lane over one stage's layers: one kernel for decoders and chunks, no faster than the decoders' alone, or two."""
+        alone = self.decode(decoders, context)
+        if not chunks:
+            return alone
+        inside = decoders if self.together else 0
+        both = total((layers, attention.mixed(inside, inside * context, chunks)) for attention, layers in self.attention)
+        if self.together:
+            return both if both.seconds > alone.seconds else alone
+        return total([(1, both), (1, alone)])
 
-    def head(self, rows: int) -> Cost:
-        """The vocabulary projection, one row per sequence that may sample."""
-        head = next(matrix for matrix in self.llm.matrices if matrix.part == "lm_head")
-        return self.kernels.gemm(self.pool.precision.lm_head, rows, head, self.tp)
-
-    def decode(self, decoders: int, held: int) -> Cost:
-        """Attention of the decoders; each also attends to its new token. In windowed layers their mean length counts."""
+    def decode(self, decoders: int, context: float) -> Cost:
+        """Attention of a lane's decoders over one stage's layers, interpolated between the context knots."""
         if not decoders:
             return ZERO
-        costs = []
-        for window, layers in self.windows:
-            tokens = min(held + decoders, decoders * window)
-            costs.append((layers, self.kernels.decode_attention(self.pool.precision.kv, self.decode_flops, self.decode_bytes, tokens)))
-        return total(costs)
+        if decoders not in self._decode:
+            costs = ((layers, attention.decode(float(decoders), self.context)) for attention, layers in self.attention)
+            self._decode[decoders] = Curve(self.context, total(costs))
+        return self._decode[decoders].at(context)
 
-    def prefill(self, chunks: Sequence[tuple[int, int]]) -> Cost:
-        """Attention of prompt chunks, (new tokens, tokens before) each, in one kernel per layer."""
-        if not chunks:
-            return ZERO
-        tokens = sum(n for n, _ in chunks)
-        return total([
-            (layers, self.kernels.prefill_attention(self.pair_flops, tokens, sum(pairs(n, before, window) for n, before in chunks)))
-            for window, layers in self.windows
-        ])  # fmt: skip
+    def lane(
+        self, decoders: int, held: float, chunks: Sequence[tuple[int, int]]
+    ) -> tuple[int, float, Sequence[tuple[int, int]]]:
+        """The fullest lane's work: its decoders, their mean context (each attends to its new token too), and its prompt chunks."""
+        context = held / decoders + 1.0 if decoders else 0.0
+        if self.lanes == 1:
+            return decoders, context, chunks
+        loads: list[list[tuple[int, int]]] = [[] for _ in range(self.lanes)]
+        for chunk in sorted(chunks, reverse=True):
+            min(loads, key=lambda load: sum(n for n, _ in load)).append(chunk)
+        return -(-decoders // self.lanes), context, max(loads, key=lambda load: sum(n for n, _ in load))
 
     # -- fast ------------------------------------------------------------
     def line(self, decoders: int, held: int) -> tuple[float, float, int]:
-        seconds = (self._linear[decoders] or self._fill(decoders)) + (self._head[decoders] or self._fill_head(decoders))
-        seconds += self._decode_fixed
-        slope, steps = 0.0, ENDLESS
-        for window, per_token in self._decode_slopes:
-            left = decoders * window - held - decoders
-            if left > 0:
-                seconds += per_token * (held + decoders)
-                slope += per_token
-                steps = min(steps, left // decoders + 1)
-            else:
-                seconds += per_token * decoders * window
-        slope *= decoders
+        context = held / decoders + 1.0
+        if self.lanes > 1:
+            decoders = -(-decoders // self.lanes)
+        values, slopes = self._rows[decoders] or self._fill(decoders)
+        knots = self._knots
+        i = bisect_right(knots, context) - 1
+        last = len(slopes) - 1
+        if i < last:
+            steps = int(knots[i + 1] - context) + 1
+        else:
+            i, steps = last, ENDLESS
+        slope = slopes[i]
+        seconds = values[i] + slope * (context - knots[i]) + self._linear[decoders] + self._head[decoders]
         if seconds < self.launches and not self.graphed(decoders):
-            return self.launches + self.host, 0.0, min(steps, int((self.launches - seconds) / slope) + 1) if slope else steps
-        return seconds + self.host, slope, steps
+            return self.stages * self.launches + self.host, 0.0, min(steps, int((self.launches - seconds) / slope) + 1) if slope else steps
+        return self.stages * seconds + self.host, self.stages * slope, steps
 
     def mixed(self, decoders: int, held: int, chunks: Sequence[tuple[Request, int]]) -> float:
-        tokens, work = decoders, 0.0
-        for request, n in chunks:
+        pieces = [(n, request.computed) for request, n in chunks]
+        tokens, context = decoders, 0.0
+        if self.lanes > 1:
+            decoders, context, pieces = self.lane(decoders, held, pieces)  # type: ignore[assignment]
+            tokens = decoders
+        elif decoders:
+            context = held / decoders + 1.0
+        for n, _ in pieces:
             tokens += n
-            before = request.computed
-            for window, per_pair in self._pair_slopes:
-                work += per_pair * (n * (before + (n + 1) / 2) if before + n <= window else pairs(n, before, window))
-            work += self._chunk_slope * n
-        rows = decoders + len(chunks)
-        seconds = (self._linear[tokens] or self._fill(tokens)) + (self._head[rows] or self._fill_head(rows)) + self._chunk_fixed + work
+        both, together = 0.0, decoders if self.together else 0
+        for attention, layers in self.attention:
+            both += layers * attention.mixed_seconds(together, 0.0, together * context, pieces)
         if decoders:
-            seconds += self._decode_fixed
-            for window, per_token in self._decode_slopes:
-                seconds += per_token * min(held + decoders, decoders * window)
+            alone = self._attend(decoders, context)
+            both = both + alone if not together else both if both > alone else alone
+        seconds = self._linear[tokens] + self._head[decoders + len(pieces)] + both
         if seconds < self.launches and not self.graphed(tokens):
             seconds = self.launches
-        return seconds + self.host
+        return self.stages * seconds + self.host
+
+    def _attend(self, decoders: int, context: float) -> float:
+        """Attention of a lane's decoders, by the table."""
+        values, slopes = self._rows[decoders] or self._fill(decoders)
+        i = min(bisect_right(self._knots, context), len(slopes)) - 1
+        return values[i] + slopes[i] * (context - self._knots[i])
 
     # -- binding ------------------------------------------------------------
     def graphed(self, tokens: int) -> bool:
@@ -128,48 +154,18 @@ class RooflineStep:
 
     def padded(self, tokens: int) -> int:
         """The token count that a captured graph computes."""
-        return self.captured[bisect_left(self.captured, tokens)] if self.graphed(tokens) else tokens
+        return self.captured[bisect_left(self.captured, tokens)] if tokens and self.graphed(tokens) else tokens
 
-    def _bind(self) -> None:
-        llm, tp = self.llm, self.tp
-        self.decode_flops = llm.flops_per_pair(decode=True) / tp
-        self.pair_flops = llm.flops_per_pair() / tp
-        self.decode_bytes = llm.kv_bytes_per_token(self.pool.precision.kv, tp) / llm.layers
-        dtype, chunk = self.pool.precision.kv, self.kernels.physics["attention_prefill"]
-        # Both kernels are affine in their load, so that two points give the line.
-        fixed = self.kernels.decode_attention(dtype, self.decode_flops, self.decode_bytes, 0.0).seconds
-        many = 1e6
-        per_token = (self.kernels.decode_attention(dtype, self.decode_flops, self.decode_bytes, many).seconds - fixed) / many
-        per_pair = (self.kernels.prefill_attention(self.pair_flops, 0.0, many).seconds - chunk["t0"]) / many
-        self._decode_fixed = fixed * llm.layers
-        self._decode_slopes = tuple((window, layers * per_token) for window, layers in self.windows)
-        self._chunk_fixed = chunk["t0"] * llm.layers
-        self._chunk_slope = per_pair * chunk["overhead"] * llm.layers
-        self._pair_slopes = tuple((window, layers * per_pair) for window, layers in self.windows)
-
-    def _fill(self, tokens: int) -> float:
-        self._linear[tokens] = self.layers(self.padded(tokens)).seconds
-        return self._linear[tokens]
-
-    def _fill_head(self, rows: int) -> float:
-        self._head[rows] = self.head(rows).seconds
-        return self._head[rows]
-
-    def _launches(self) -> int:
-        """Kernels launched in a step."""
-        gemms = sum(matrix.count for matrix in self.llm.matrices if matrix.part != "embedding")
-        reduces = 2 * self.llm.layers if self.tp > 1 else 0
-        return gemms + reduces + (ELEMENTWISE_PER_LAYER + 1) * self.llm.layers
-
-
-def pairs(n: int, before: int, window: int) -> float:
-    """Query-key pairs of n new tokens after `before` others, each query seeing at most `window` keys.
-
-    >>> pairs(4, 0, 100), pairs(4, 10, 100), pairs(4, 10, 3)
-    (10.0, 50.0, 12.0)
-    """
-    free = min(max(window - before, 0), n)
-    return free * (before + (free + 1) / 2) + (n - free) * float(window)
+    def _fill(self, decoders: int) -> tuple[list[float], list[float]]:
+        """Rows of decode attention, for this many decoders and the next few."""
+        counts = np.arange(decoders, min(decoders + ROWS, len(self._rows)))
+        seconds = np.zeros((len(counts), len(self.context)))
+        for attention, layers in self.attention:
+            seconds += layers * attention.decode(counts[:, None].astype(float), self.context[None, :]).seconds
+        slopes = np.diff(seconds, axis=1) / np.diff(self.context)
+        for count, values, slope in zip(counts, seconds, slopes, strict=True):
+            self._rows[count] = self._rows[count] or (values.tolist(), slope.tolist())
+        return self._rows[decoders]  # type: ignore[return-value]
 
 
 def capture_sizes(engine: EngineOptions) -> tuple[int, ...]:

@@ -182,7 +182,7 @@ def _gpus(pools: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _origins(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for row in rows:
-        name = row["name"].removeprefix("physics.").replace("_", " ").replace(".", ", ")
+        name = row["name"].removeprefix("kernel.").replace("_", " ").replace(".", ", ")
         groups.setdefault((row["kind"], row["source"], row["date"]), []).append((name, figure(row["name"], row["value"])))
     order = sorted(groups, key=lambda origin: -KINDS.index(origin[0]))
     return [{"kind": k, "source": s, "date": d, "mark": KIND_MARKS[k], "figures": groups[k, s, d]} for k, s, d in order]

@@ -41,3 +41,17 @@ def _watch(poll: Poll, stop: threading.Event, patience: float) -> None:
             bar.update(task, completed=done, total=total, description=f"{done:,.0f} requests, {seconds:,.0f} s simulated")
             if stop.wait(PERIOD):
                 return
+
+
+@contextlib.contextmanager
+def counted(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
+    """Yields `progress(done, total, ...)` for work that counts its own parts: a bar on a terminal, nothing elsewhere."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda done, total, *names: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total, *names: bar.update(task, completed=done, total=total, description=" ".join((what, *map(str, names))))

@@ -11,7 +11,6 @@ _UNITS = {
     "memory": "B", "bandwidth": "B/s", "l2": "B", "flops": "FLOP/s", "tdp": "W", "idle_watts": "W", "price_per_hour": "USD/h",
     "nvlink": "B/s", "pcie": "B/s",
 }  # fmt: skip
-_DURATIONS = ("t0", "seconds", "alpha")
 
 
 def seconds(value: float | None) -> str:
@@ -70,17 +69,17 @@ def dollars(value: float | None) -> str:
     return f"${value:,.{places}f}"
 
 
-def figure(name: str, value: float) -> str:
-    """The value of a hardware figure, its unit known by its name.
+def figure(name: str, value: float | None) -> str:
+    """The value of a hardware figure, its unit known by its name; of a kernel's fit, its median error where one is known.
 
-    >>> figure("bandwidth", 3.35e12), figure("flops.bf16", 989e12), figure("physics.launch.seconds", 5e-6), figure("sms", 132)
-    ('3.35 TB/s', '989 TFLOP/s', '5 µs', '132')
+    >>> figure("bandwidth", 3.35e12), figure("flops.bf16", 989e12), figure("kernel.gemm.bf16", 0.041), figure("sms", 132)
+    ('3.35 TB/s', '989 TFLOP/s', '4.1 % median error', '132')
     """
+    if name.startswith("kernel."):
+        return "error not known" if value is None else f"{100 * value:.1f} % median error"
     unit = _UNITS.get(name.split(".")[0], "")
     if unit == "USD/h":
         return f"{dollars(value)}/h"
-    if name.split(".")[-1] in _DURATIONS:
-        return seconds(value)
     return f"{scaled(value)}{unit}" if unit in ("B", "B/s", "FLOP/s") else f"{number(value)} {unit}".strip()
 
 

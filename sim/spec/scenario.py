@@ -22,8 +22,9 @@ OrNone = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Price = Annotated[float, Field(ge=0, le=1e6)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
-Dtype = Literal["bf16", "fp16", "fp8", "int8", "int4", "nvfp4", "mxfp4"]
+Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "int8", "int8_weights", "int4", "nvfp4", "mxfp4"]
 KvDtype = Literal["bf16", "fp16", "fp8"]
+Framework = Literal["vllm", "sglang", "trtllm"]
 
 
 def _with_a_unit(size: float) -> float:
@@ -42,25 +43,50 @@ class Spec(BaseModel):
 
 
 class Parallel(Spec):
-    """How one replica is laid over GPUs. `tp`: tensor-parallel GPUs. `pp`, `dp` and `ep` wait for their physics and must be 1."""
+    """How one replica is laid over tp x pp x dp GPUs.
+
+    `tp` divides every matrix, `pp` the layers into stages, `dp` the requests among attention groups that step together. `ep` divides the
+    experts of a layer among that many of the tp x dp GPUs of a stage (vLLM's enable_expert_parallel is ep = tp x dp); what is left of
+    tp x dp divides each expert.
+    """
 
     tp: Positive = 1
-    pp: Literal[1] = 1
-    dp: Literal[1] = 1
-    ep: Literal[1] = 1
+    pp: Positive = 1
+    dp: Positive = 1
+    ep: Positive = 1
+
+    @model_validator(mode="after")
+    def _experts(self) -> Parallel:
+        if (self.tp * self.dp) % self.ep:
+            raise ValueError(f"ep ({self.ep}) must divide tp x dp ({self.tp} x {self.dp}): experts are spread over the GPUs of one stage")
+        return self
 
     @property
     def gpus(self) -> int:
         return self.tp * self.pp * self.dp
 
+    @property
+    def expert_tp(self) -> int:
+        """GPUs that share each expert."""
+        return self.tp * self.dp // self.ep
+
+
+class Edges(Spec):
+    """The first and last layers that keep another number format, as quantised checkpoints often have."""
+
+    first: Annotated[int, Field(ge=0)] = 0
+    last: Annotated[int, Field(ge=0)] = 0
+    dtype: Dtype = "bf16"
+
 
 class Precision(Spec):
-    """Number format of each part of the model; in YAML one word (`bf16`) or a map of parts."""
+    """Number format of each part of the model; in YAML one word (`bf16`) or a map of parts. `edges` are the layers excepted from it."""
 
     attention: Dtype = "bf16"
     mlp: Dtype = "bf16"
     lm_head: Dtype = "bf16"
     kv: KvDtype = "bf16"
+    edges: Edges = Edges()
 
     @model_validator(mode="before")
     @classmethod
@@ -73,8 +99,12 @@ class Precision(Spec):
 
 
 class EngineOptions(Spec):
-    """vLLM's engine arguments, by their names. `exact_steps` runs one event per step through the plain loop: slow, for checking."""
+    """vLLM's engine arguments, by their names, whatever the `framework`. `exact_steps` runs one event per step: slow, for checking."""
 
+    framework: Framework = Field("vllm", description="whose kernels and host overhead to expect, where the GPU's profile knows them")
+    async_scheduling: bool = Field(True, description="the next step is scheduled while the GPU runs; without, the host waits in between")
+    attention: Literal["flash", "naive"] = Field("flash", description="naive writes the scores to memory: what FlashAttention saves")
+    expert_skew: Annotated[float, Field(ge=0, le=3)] = Field(0.0, description="exponent of the power law by which tokens choose experts")
     max_num_seqs: Sequences = 256
     max_num_batched_tokens: Budget = 2048
     max_model_len: Int32 | None = Field(None, description="longest prompt + output; default: the model's own limit")
@@ -87,6 +117,7 @@ class EngineOptions(Spec):
     cuda_graph: bool = True
     cudagraph_capture_sizes: tuple[Sequences, ...] | None = Field(None, description="default: vLLM's, up to min(2 * max_num_seqs, 512)")
     host_overhead: Seconds | None = Field(None, ge=0, le=60, description="CPU time per step not hidden by the GPU; default: the profile's")
+    frontend_overhead: Seconds | None = Field(None, ge=0, le=60, description="API server, tokeniser: added to TTFT; default: the profile's")
     exact_steps: bool = False
     batcher: dict[str, Any] = Field(default_factory=lambda: {"kind": "vllm_v1"})
 

@@ -7,42 +7,49 @@ from __future__ import annotations
 from typing import Any
 
 from sim.physics.memory import Memory
-from sim.physics.step import RooflineStep
-from sim.spec.llm import WEIGHT_BYTES
+from sim.physics.step import EngineStep
+from sim.spec.dtype import DTYPES
+from sim.spec.fit import Fit
 from sim.spec.scenario import Pool
 
 
-def pool_facts(pool: Pool, model: RooflineStep, memory: Memory) -> dict[str, Any]:
+def pool_facts(pool: Pool, model: EngineStep, memory: Memory) -> dict[str, Any]:
     """One pool's facts, of one replica where not said otherwise. FLOP and bytes are lower bounds: sliding-window layers' attention and the
     vocabulary projection of prompt tokens are left out, so that utilisation is never flattered and the roofline is a floor.
     """
-    chip, llm, gpus = model.gpu, model.llm, pool.parallel.gpus
-    matrices = [matrix for matrix in llm.matrices if matrix.part not in ("embedding", "lm_head")]
+    chip, llm, gpus, kv = model.gpu, model.llm, pool.parallel.gpus, pool.precision.kv
+    linear = [(m, dtype, count) for m, dtype, count in llm.linear(pool.precision) if m.part != "lm_head"]
     full_layers = sum(layers for window, layers in llm.kv_groups if window == 0)
-    dtype = pool.precision.mlp if pool.precision.mlp in chip.flops else "bf16"
     return {
         "name": pool.name, "model": llm.name, "gpu": chip.name, "gpus": gpus, "replicas": pool.replicas,
         "price_per_hour": pool.price_per_hour if pool.price_per_hour is not None else chip.price_per_hour,
         "tdp": chip.tdp, "idle_watts": chip.idle_watts,
-        "peak_flops": max(chip.flops[dtype], chip.flops["bf16"]) * gpus,
+        "peak_flops": max([chip.flops["bf16"], *(chip.peak(DTYPES[dtype].peak) for _, dtype, _ in linear)]) * gpus,
         "bandwidth": chip.bandwidth * gpus,
-        "weight_bytes": sum(m.count * m.n * m.k * m.experts * _bytes(pool, m.part) for m in matrices),
-        "active_weight_floor": sum(m.count * m.n * m.k * m.active * _bytes(pool, m.part) for m in matrices),
-        "flops_per_token": sum(2.0 * m.count * m.n * m.k * m.active for m in matrices),
-        "flops_per_pair": model.pair_flops * pool.parallel.tp * full_layers,
-        "kv_bytes_per_token": model.decode_bytes * pool.parallel.tp * full_layers,
+        "weight_bytes": sum(count * m.n * m.k * m.experts * DTYPES[dtype].weight for m, dtype, count in linear),
+        "active_weight_floor": sum(count * m.n * m.k * m.active * DTYPES[dtype].weight for m, dtype, count in linear),
+        "flops_per_token": sum(2.0 * count * m.n * m.k * m.active for m, _, count in linear),
+        "flops_per_pair": llm.flops_per_pair() * full_layers,
+        "kv_bytes_per_token": llm.kv_bytes_per_layer(kv, pool.parallel.tp) * pool.parallel.tp * full_layers,
         "kv_blocks": memory.blocks,
         "memory": {"budget": memory.budget, "weights": memory.weights, "activations": memory.activations, "reserve": memory.reserve,
                    "per_block": memory.per_block},
         "provenance": [
             {"name": name, "value": figure.value, "kind": figure.kind, "source": figure.source, "date": figure.date}
             for name, figure in sorted(chip.figures.items())
-        ],
-        "extrapolated": sorted(model.kernels.assumed),
+        ] + [_kernel(fit) for fit in model.used],
+        "extrapolated": sorted(model.assumed),
     }  # fmt: skip
 
 
-def remarks(pool: Pool, model: RooflineStep, memory: Memory) -> list[str]:
+def _kernel(fit: Fit) -> dict[str, Any]:
+    """A fit as a line of provenance; its value is the median error on points it has not seen, None where it is not known."""
+    name = ".".join(filter(None, ("kernel", fit.op, fit.dtype)))
+    return {"name": name, "value": fit.errors.median if fit.errors else None, "kind": fit.kind, "source": f"{fit.library or fit.source}",
+            "date": ""}  # fmt: skip
+
+
+def remarks(pool: Pool, model: EngineStep, memory: Memory) -> list[str]:
     """What was asked for that the hardware or the model does not give."""
     said = []
     if memory.blocks > memory.room:
@@ -50,7 +57,3 @@ def remarks(pool: Pool, model: RooflineStep, memory: Memory) -> list[str]:
     if (pool.engine.max_model_len or 0) > model.llm.max_position:
         said.append(f"{pool.name}: max_model_len {pool.engine.max_model_len} is beyond the {model.llm.max_position} positions of the model")
     return said
-
-
-def _bytes(pool: Pool, part: str) -> float:
-    return WEIGHT_BYTES["bf16" if part == "router" else pool.precision.mlp if part == "mlp" else pool.precision.attention]

@@ -134,9 +134,9 @@ def _tpot(rows: Table | Page) -> np.ndarray:
 
 # Seconds of each request; NaN: it never happened (`tpot`: one token has none).
 MEASURES: dict[str, Callable[[Table | Page], np.ndarray]] = {
-    "ttft": lambda rows: rows["first_token"] - rows["arrival"],
+    "ttft": lambda rows: rows["first_token"] - rows["arrival"] + rows["overhead"],
     "tpot": _tpot,
-    "e2e": lambda rows: rows["last_token"] - rows["arrival"],
+    "e2e": lambda rows: rows["last_token"] - rows["arrival"] + rows["overhead"],
     "queue": lambda rows: rows["admitted"] - rows["arrival"],
 }
 

@@ -11,7 +11,7 @@ from sim.core.registry import ADMISSIONS, BATCHERS, ROUTERS, WORKLOADS
 from sim.core.request import Request
 from sim.core.rng import Draws, stream
 from sim.physics.memory import Memory, divide
-from sim.physics.step import RooflineStep
+from sim.physics.step import EngineStep
 from sim.policy.batch.base import Limits
 from sim.policy.kv.paged import Paged
 from sim.spec.hardware import gpu
@@ -31,7 +31,7 @@ class World:
         self.env = Environment()
         self.recorder = Recorder(self.env)
         self.engines: list[Engine | ExactEngine] = []
-        self.models: list[RooflineStep] = []
+        self.models: list[EngineStep] = []
         self.memories: list[Memory] = []
         self.end = 0.0
         limits = [limit for number, pool in enumerate(scenario.cluster.pools) for limit in self._open(pool, f"cluster.pools.{number}")]
@@ -87,14 +87,13 @@ class World:
         """Open the replicas of one pool; they share a step model, which has no state of its own. Returns the limit of each."""
         architecture, chip, options = llm(pool.model or self.scenario.model), gpu(pool.gpu), pool.engine
         memory = divide(architecture, chip, pool, where)
-        model = RooflineStep(architecture, chip, pool)
+        model = EngineStep(architecture, chip, pool)
         self.models.append(model)
         self.memories.append(memory)
         longest = options.max_model_len or architecture.max_position
         _check_budget(pool, longest, where)
-        limits = Limits(
-            options.max_num_seqs, options.max_num_batched_tokens, options.enable_chunked_prefill, options.long_prefill_token_threshold
-        )
+        limits = _limits(pool)
+        self.recorder.overheads += [model.frontend] * pool.replicas
         kind = ExactEngine if options.exact_steps else Engine
         for _ in range(pool.replicas):
             policy = BATCHERS.make(options.batcher), limits
@@ -134,6 +133,19 @@ class Client:
 
     def request(self, prompt: int, output: int, session: int = -1) -> Request:
         return Request(-1, self.env._now, prompt, output, self._number, session)
+
+
+def _limits(pool: Pool) -> Limits:
+    """The scheduler's limits for a whole replica: each attention group has its own, and each pipeline stage a batch in flight.
+
+    A prompt's chunk still fits one batch of one group.
+    """
+    options, parallel = pool.engine, pool.parallel
+    lanes = parallel.pp * parallel.dp
+    budget, most = options.max_num_batched_tokens, options.long_prefill_token_threshold
+    if lanes > 1:
+        most = min(most or budget, budget)
+    return Limits(options.max_num_seqs * parallel.dp, budget * lanes, options.enable_chunked_prefill, most)
 
 
 def _check_budget(pool: Pool, longest: int, where: str) -> None:

@@ -13,12 +13,17 @@ from sim.world.timer import ANSWER
 
 
 class Recorder:
-    """The tables of a run. `ended` counts requests with a row; `last` is when the last of them ended of itself, s."""
+    """The tables of a run. `ended` counts requests with a row; `last` is when the last of them ended of itself, s.
+
+    `overheads` are the seconds, one entry per replica, that a request spends outside its engine: an answer comes that much later. What the
+    engine does is not touched, as a delay that is the same for all only moves arrivals and answers.
+    """
 
     def __init__(self, env: Environment):
         self._env = env
         self.tables: dict[str, Table] = tables()
         self._requests = self.tables["requests"]
+        self.overheads: list[float] = []
         self.ended = 0
         self.last = 0.0
 
@@ -43,11 +48,13 @@ class Recorder:
 
     def _end(self, request: Request, status: int, reason: int) -> None:
         self.ended += 1
+        overhead = self.overheads[request.replica] if request.replica >= 0 else 0.0
         self._requests.append((
             request.id, request.workload, request.session, request.replica, request.arrival, request.admitted, request.first, request.last,
             request.prompt, request.generated, request.output, request.preemptions, status, reason,
+            overhead,
         ))  # fmt: skip
         if request.done is not None:
             # The event leads back to the request; without this cut every call would be a cycle for the garbage collector.
             done, request.done = request.done, None
-            self._env.timeout(ANSWER, request).callbacks.append(lambda timeout: done.succeed(timeout.value))
+            self._env.timeout(ANSWER + overhead, request).callbacks.append(lambda timeout: done.succeed(timeout.value))

@@ -51,7 +51,7 @@ def drive(kind, model, limits: Limits, blocks: int, block_size: int, load, until
     def ended(request: Request) -> None:
         out["requests"].append((
             request.id, 0, -1, 0, request.arrival, request.admitted, request.first, request.last, request.prompt, request.generated,
-            request.output, request.preemptions, COMPLETED, 0,
+            request.output, request.preemptions, COMPLETED, 0, 0.0,
         ))  # fmt: skip
 
     engine = kind(env, 0, model, Paged(blocks, block_size), (VllmV1(), limits), (out["stretches"], out["stalls"], ended))

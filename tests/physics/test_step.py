@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.core.request import Request
+from sim.physics.attention_prefill import pairs
 from sim.physics.base import Work
-from sim.physics.step import RooflineStep, capture_sizes, pairs
+from sim.physics.step import EngineStep, capture_sizes
 from sim.spec.hardware import gpu
 from sim.spec.llm import llm
 from sim.spec.scenario import EngineOptions, Pool
@@ -22,9 +23,9 @@ LAYOUTS = [
 ]
 
 
-def model(name, chip, tp=1, precision="bf16", engine=None) -> RooflineStep:
+def model(name, chip, tp=1, precision="bf16", engine=None) -> EngineStep:
     pool = Pool.model_validate({"gpu": chip, "parallel": {"tp": tp}, "precision": precision, "engine": engine or {}})
-    return RooflineStep(llm(name), gpu(chip), pool)
+    return EngineStep(llm(name), gpu(chip), pool)
 
 
 @pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}-tp{layout[2]}-{layout[3]}")
@@ -67,13 +68,13 @@ def test_a_cost_is_the_sum_of_its_parts_and_never_below_the_roofline(bound, deco
     work = Work(((chunk, 0),) if chunk else (), decoders, decoders * each)
     cost = bound.step(work)
     assert cost.seconds == pytest.approx(cost.compute + cost.memory + cost.network + cost.host, rel=1e-12)
-    weights = bound.llm.weight_bytes(bound.pool.precision, bound.tp)
+    weights = bound.llm.weight_bytes(bound.pool.precision, bound.pool.parallel)
     # Of experts a step may read few; a dense model reads all its layers.
     if not bound.llm.n_experts:
-        head = bound.llm.vocab * bound.llm.hidden * 2 / bound.tp
+        head = bound.llm.vocab * bound.llm.hidden * 2 / bound.pool.parallel.tp
         assert cost.seconds >= (weights - 2 * head) / bound.gpu.bandwidth
     peak = max(bound.gpu.flops.values())
-    assert cost.seconds >= bound.llm.flops_per_token * decoders / bound.tp / peak
+    assert cost.seconds >= bound.llm.flops_per_token * decoders / bound.pool.parallel.tp / peak
 
 
 @settings(max_examples=40, deadline=None)
@@ -83,10 +84,10 @@ def test_more_work_never_takes_less_time(bound, decoders, each):
         return bound.step(Work(chunks, b, held)).seconds
 
     held = decoders * each
-    assert seconds(decoders, held + 1) >= seconds(decoders, held)
-    assert seconds(decoders + 1, held) >= seconds(decoders, held)
-    assert seconds(decoders, held, ((17, 0),)) >= seconds(decoders, held)
-    assert seconds(decoders, held, ((17, 400),)) >= seconds(decoders, held, ((17, 0),))
+    assert seconds(decoders, held + 1) >= seconds(decoders, held) * (1 - 1e-12)
+    assert seconds(decoders + 1, held + each) >= seconds(decoders, held) * (1 - 1e-12)
+    assert seconds(decoders, held, ((17, 0),)) >= seconds(decoders, held) * (1 - 1e-12)
+    assert seconds(decoders, held, ((17, 400),)) >= seconds(decoders, held, ((17, 0),)) * (1 - 1e-12)
 
 
 def test_decode_of_8b_on_h100_is_bound_by_memory_and_near_measurements():
@@ -111,7 +112,7 @@ def test_cuda_graphs_matter_at_small_batch_only():
 def test_graphs_pad_to_captured_sizes():
     bound = model("meta-llama/Llama-3.1-8B", "h100_sxm")
     assert [bound.padded(n) for n in (1, 3, 5, 9, 250, 257, 500, 513)] == [1, 4, 8, 16, 256, 272, 512, 513]
-    assert bound.layers(bound.padded(9)) == bound.layers(16)
+    assert bound.step(Work((), 9, 900)).memory >= bound.layers.at(16).memory
 
 
 def test_capture_sizes_are_vllms():
@@ -132,9 +133,9 @@ def test_tensor_parallelism_divides_work_and_adds_network():
 
 def test_a_sliding_window_bends_the_line():
     bound = model("openai/gpt-oss-120b", "b200", 1, "mxfp4")
-    before, after = bound.line(4, 4 * 100), bound.line(4, 4 * 400)
-    assert before[2] == 128 - 100
-    assert after[1] == pytest.approx(before[1] / 2)
+    before, after = bound.line(64, 64 * 126), bound.line(64, 64 * 128)
+    assert before[2] == 2
+    assert 0 < after[1] < 0.6 * before[1]
 
 
 @given(n=st.integers(1, 200), before=st.integers(0, 300), window=st.integers(1, 400))
@@ -145,4 +146,4 @@ def test_pairs_are_counted_as_one_would_by_hand(n, before, window):
 def test_a_dtype_without_a_fit_is_named():
     bound = model("meta-llama/Llama-3.1-8B", "a100_sxm_80gb", 1, "fp8")
     bound.step(Work((), 1, 10))
-    assert any("fp8" in text for text in bound.kernels.assumed)
+    assert any("fp8" in text for text in bound.assumed)

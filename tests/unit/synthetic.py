@@ -54,14 +54,14 @@ def serve(arrivals: np.ndarray, outputs: np.ndarray, horizon: float = math.inf, 
         if first + seconds > horizon:
             free[at] = math.inf
             late = math.nan
-            facts["requests"].append((number, 0, -1, at, arrival, late, late, late, 100, 0, output, 0, UNFINISHED, 0))
+            facts["requests"].append((number, 0, -1, at, arrival, late, late, late, 100, 0, output, 0, UNFINISHED, 0, 0.0))
             continue
         blocks = -(-(100 + steps) // BLOCK)
         common = {"replica": at, "blocks": blocks}
         _stretch(facts["stretches"], start, PROMPT_SECONDS, PROMPT_SECONDS, 1, **common, prefill=100)
         if steps:
             _stretch(facts["stretches"], first, seconds, STEP, steps, **common, held=100)
-        facts["requests"].append((number, 0, -1, at, arrival, start, first, first + seconds, 100, output, output, 0, COMPLETED, 0))
+        facts["requests"].append((number, 0, -1, at, arrival, start, first, first + seconds, 100, output, output, 0, COMPLETED, 0, 0.0))
         free[at] = first + seconds
         taken[at], peak[at] = taken[at] + blocks, max(peak[at], blocks)
     last = [float(v) for v in facts["requests"]["last_token"] if v == v]

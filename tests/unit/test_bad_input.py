@@ -104,7 +104,8 @@ SCENARIOS = [
     (MODEL, "meta-llama/Llama-3.1-70B", 6, "GB too little for even one KV block. It would fit with parallel: {tp: 2}"),
     ("tp: 1", "tp: 3", 9, "do not split 3 ways; sizes that work: 1, 2, 4, 8"),
     ("tp: 1", "tp: 16", 9, "does not divide up node hgx_h100: 8 GPUs"),
-    ("tp: 1", "pp: 2", 9, "parallel.pp: found 2; anything but 1 is not modelled yet"),
+    ("tp: 1", "ep: 2", 9, "ep (2) must divide tp x dp (1 x 1)"),
+    ("tp: 1", "pp: 90", 9, "pp 90 is more than the 32 layers of meta-llama/Llama-3.1-8B"),
     # names as people know them
     ("h100_sxm", "H100", 7, "unknown GPU 'H100'; did you mean h100_sxm?"),
     ("h100_sxm", "A100", 7, "did you mean a100_sxm_80gb?"),

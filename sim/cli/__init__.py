@@ -17,6 +17,8 @@ from typing import Any
 
 import click
 
+from sim.cli.calibrate import calibrate
+from sim.cli.validate import validate
 from sim.core.errors import BadInput
 
 BAD_INPUT, BROKEN_PIPE, SIGNALLED = 2, 141, 128
@@ -79,6 +81,10 @@ def _listening() -> Iterator[list[int]]:
 @click.version_option(None, "--version", package_name="burstsim", message="burstsim %(version)s")
 def main() -> None:
     """Simulate GPU clusters under LLM inference, bursty RL and agentic work."""
+
+
+main.add_command(calibrate)
+main.add_command(validate)
 
 
 def _no_negative(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
@@ -200,7 +206,3 @@ def _verdict(summary: dict[str, Any]) -> int:
     from sim.report.text import failures
 
     return int(bool(failures(summary)) or summary["slo"].get("met") is False)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,206 @@
+"""How far predictions lie from measured runs: one HTML page with scatter plots, and the same tables as Markdown (ACCURACY.md).
+
+Both are written from a `Summary` alone, so that no figure is typed by hand and every miss is shown as it is.
+"""
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sim.core.errors import BadInput
+from sim.report.svg import GRID, INK, SERIES, STYLE, svg
+from sim.report.words import number, percent, seconds
+from sim.study.validate import Summary
+
+FAMILIES = (
+    ("TTFT, ms", "ttft"), ("TPOT, ms", "tpot"), ("ITL, ms", "itl"), ("E2E, ms", "e2e"), ("Output tokens per second", "output_tok_s"),
+)  # fmt: skip
+BAND = 0.1
+MARKERS = ("o", "s", "^", "D", "v")
+STATS = ("n", "median_ape", "mape", "p90", "bias")
+HEAD = ("runs", "median", "mean", "p90", "bias")
+
+
+class Table(NamedTuple):
+    """Rows of cells; the first `texts` columns are words, the others figures."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    texts: int
+    note: str = ""
+
+
+def save(summary: Summary, folder: Path) -> None:
+    """Write accuracy.html and ACCURACY.md. Raises BadInput when the folder cannot be written."""
+    try:
+        (folder / "accuracy.html").write_text(page(summary), encoding="utf-8")
+        (folder / "ACCURACY.md").write_text(markdown(summary), encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def page(summary: Summary) -> str:
+    """One page that needs nothing else: no script, no network, the plots inline."""
+    from jinja2 import Environment, StrictUndefined
+
+    room = files("sim.report")
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return template.from_string(room.joinpath("accuracy.html").read_text("utf-8")).render(
+        css=room.joinpath("page.css").read_text("utf-8"), figures=summary.figures, cards=_cards(summary), plots=_plots(summary.errors),
+        tables=tables(summary),
+    )  # fmt: skip
+
+
+def markdown(summary: Summary) -> str:
+    """The text of ACCURACY.md: what was compared, goals, errors by group, assumptions, and what could not be done."""
+    figures = summary.figures
+    lines = [
+        "# Accuracy", "",
+        f"Written by `burstsim validate` ({figures['version']}) from {figures['table']}; do not edit. "
+        f"{figures['predicted']} of {figures['rows']} measured runs were simulated. Errors are absolute percentage errors of each run's "
+        "figure; bias is the median of predicted / measured - 1. Leave-one-model-out: the host's and the front end's constant of an "
+        "engine on a GPU are fitted end to end on the runs of all other models.", "",
+    ]  # fmt: skip
+    for table in tables(summary):
+        lines += [f"## {table.title}", "", *_markdown_rows(table), *([f"\n{table.note}"] if table.note else []), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def tables(summary: Summary) -> list[Table]:
+    """What both forms show, in order."""
+    held, errors = summary.figures["leave_one_model_out"], summary.figures["errors"]
+    fine = ("metric", "source", "engine", "gpu")
+    return [
+        _goals(summary),
+        _grouped("Errors by figure", errors["metric"], ("metric",)),
+        _grouped("By source, engine and GPU", _main(errors[" x ".join(fine)]), fine),
+        _grouped("By model", _main(errors["metric x model"]), ("metric", "model")),
+        _grouped("Leave-one-model-out, by source, engine and GPU", _main(held[" x ".join(fine)]), fine),
+        _grouped("Leave-one-model-out, by model", _main(held["metric x model"]), ("metric", "model")),
+        _constants(summary), _assumed(summary), _could_not(summary),
+    ]  # fmt: skip
+
+
+def _goals(summary: Summary) -> Table:
+    rows = [
+        (goal["goal"], percent(goal["wanted"]), percent(goal["found"]), f"{goal['n']:,}", "yes" if goal["met"] else "no")
+        for goal in summary.goals
+    ]  # fmt: skip
+    return Table("Goals", ("goal", "wanted", "found", "figures", "met"), rows, 1)
+
+
+def _grouped(title: str, entries: list[dict[str, Any]], keys: tuple[str, ...]) -> Table:
+    rows = [(*(entry[key] for key in keys), f"{entry['n']:,}", *(percent(entry[stat]) for stat in STATS[1:])) for entry in entries]
+    return Table(title, (*keys, *HEAD), rows, len(keys))
+
+
+def _main(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Means, medians where they are all there is, and throughput: percentiles are in summary.json."""
+    wanted = re.compile(r"_mean$|_p50$|^output_tok_s|^kv_blocks$|^duration$")
+    return [entry for entry in entries if wanted.search(entry["metric"])]
+
+
+def _constants(summary: Summary) -> Table:
+    rows = [
+        (entry["engine"], entry["gpu"], f"{entry['runs']:,}",
+         *(seconds(entry[which].get(name)) for name in ("host_overhead", "frontend_overhead") for which in ("in_use", "fitted")))
+        for entry in summary.constants
+    ]  # fmt: skip
+    head = ("engine", "GPU", "runs", "host, in use", "host, fitted", "front end, in use", "front end, fitted")
+    return Table("Constants of engines", head, rows, 2, "Fitted end to end on the lightly loaded runs of all models.")
+
+
+def _assumed(summary: Summary) -> Table:
+    rows = [(text, f"{count:,}") for text, count in summary.assumed.items()]
+    return Table("Assumed where the table does not say", ("assumption", "runs"), rows, 1)
+
+
+def _could_not(summary: Summary) -> Table:
+    """Reasons with how many rows they are for; each row is in could_not.csv."""
+    reasons = Counter(entry["why"] for entry in summary.could_not)
+    first = {entry["why"]: entry["run_id"] for entry in reversed(summary.could_not)}
+    rows = [(why, first[why], f"{count:,}") for why, count in reasons.most_common()]
+    return Table("Could not be done", ("why", "first row", "rows"), rows, 2, "" if rows else "Every chosen row was simulated.")
+
+
+def _markdown_rows(table: Table) -> list[str]:
+    marks = ["---" if i < table.texts else "---:" for i in range(len(table.head))]
+    cells = [table.head, tuple(marks), *table.rows] if table.rows else []
+    return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells]
+
+
+def _cards(summary: Summary) -> list[dict[str, str]]:
+    cards: list[dict[str, str]] = []
+    for title, family in FAMILIES:
+        part = _family(summary.errors, family)
+        if len(part):
+            more = f"median error, {len(part):,} runs; mean {percent(float(part['ape'].mean()))}"
+            cards.append({"name": title.split(",")[0], "value": percent(float(part["ape"].median())), "more": more})
+    met = sum(goal["met"] for goal in summary.goals)
+    return [*cards, {"name": "Goals met", "value": f"{met} of {len(summary.goals)}", "more": f"{number(summary.cpu_s)} CPU-seconds"}]
+
+
+def _family(errors: pd.DataFrame, family: str) -> pd.DataFrame:
+    """One figure per run: the mean, or the median where no mean was measured."""
+    if family == "output_tok_s":
+        return errors[errors["metric"] == family]
+    part = errors[errors["metric"].isin((f"{family}_mean", f"{family}_p50"))]
+    return part.sort_values("metric").drop_duplicates("run_id")
+
+
+def _plots(errors: pd.DataFrame) -> list[dict[str, str]]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    drawn: list[dict[str, str]] = []
+    for title, family in FAMILIES:
+        part = _family(errors, family)
+        if len(part):
+            note = f"{len(part):,} runs, median error {percent(float(part['ape'].median()))}; the band is 10% about the diagonal."
+            drawn.append({"title": title, "note": note, "svg": _scatter(part, "source", family)})
+    for by in ("gpu", "engine"):
+        for title, family in FAMILIES[:2]:
+            part = _family(errors, family)
+            if len(part[by].unique()) > 1:
+                name = "GPU" if by == "gpu" else by
+                drawn.append({"title": f"{title}, by {name}", "note": f"The same runs by {name}.", "svg": _scatter(part, by, family)})
+    return drawn
+
+
+def _scatter(part: pd.DataFrame, by: str, salt: str) -> str:
+    from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    look: Any = STYLE
+    groups = part[by].str.split("/").str[0] if by == "source" else part[by]
+    order = groups.value_counts().index[: len(SERIES)]
+    with pyplot.rc_context(look):
+        figure, axis = pyplot.subplots(figsize=(4.6, 4.2), layout="constrained")
+        values = part[["measured", "predicted"]].to_numpy()
+        ends = np.array([values.min() / 1.3, values.max() * 1.3])
+        axis.fill_between(ends, ends * (1 - BAND), ends * (1 + BAND), color=GRID, alpha=0.6, linewidth=0)
+        axis.plot(ends, ends, color=INK, linewidth=0.8)
+        for place, name in enumerate(order):
+            # What is left over is drawn with the last group rather than not at all.
+            some = part[(groups == name) if place < len(SERIES) - 1 else ~groups.isin(order[:place])]
+            style: dict[str, Any] = {"s": 9, "alpha": 0.55, "linewidths": 0, "color": SERIES[place], "marker": MARKERS[place]}
+            axis.scatter(some["measured"], some["predicted"], label=f"{name} {percent(float(some['ape'].median()))}", **style)
+        axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured", ylabel="predicted")
+        axis.set_box_aspect(1)
+        for side in (axis.xaxis, axis.yaxis):
+            # Less than two decades have too few powers of ten to read a scale from.
+            side.set_major_locator(LogLocator(subs=(1, 2, 5) if ends[1] < 100 * ends[0] else (1,), numticks=12))
+            side.set_minor_locator(NullLocator())
+            side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.legend(loc="upper left", fontsize=8, markerscale=2, handletextpad=0.2)
+        text = svg(figure, f"{salt}-{by}", f"predicted against measured, {len(part)} runs by {by}")
+        pyplot.close(figure)
+    return text
