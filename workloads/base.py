@@ -24,6 +24,7 @@ from workloads.lengths.base import Lengths
 
 BLOCK = 4096
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Cached = Annotated[int, Field(ge=0, le=10**7)]
 Clients = Annotated[int, Field(ge=1, le=10**6)]
 Rate = Annotated[float, Field(gt=0, le=1e9)]
 Variation = Annotated[float, Field(ge=0.01, le=100)]
@@ -51,10 +52,15 @@ class Client(Protocol):
 
 
 class Workload(Protocol):
-    """`closed_loop`: the load waits for answers, so it bends to the cluster and cannot overload it."""
+    """`closed_loop`: the load waits for answers, so it bends to the cluster and cannot overload it.
+
+    `cached_prefix`: tokens at the front of every prompt that are always in the prefix cache, such as a shared system prompt; they are not
+    computed, but take blocks in each request.
+    """
 
     name: str
     closed_loop: ClassVar[bool]
+    cached_prefix: int
 
     def prepare(self) -> list[str]:
         """Read and check inputs, once, before `expected` and `drive`. Returns remarks for the result (such as rows left out).
@@ -82,6 +88,7 @@ class OpenLoop(abc.ABC):
     start: NonNegativeSeconds = 0.0
     num_requests: Count | None = None
     duration: PositiveSeconds | None = None
+    cached_prefix: Cached = 0
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

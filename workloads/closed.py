@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from sim.core.registry import LENGTHS
-from workloads.base import Client, Clients, Count, NonNegativeSeconds, pairs, prepared
+from workloads.base import Cached, Client, Clients, Count, NonNegativeSeconds, pairs, prepared
 
 
 @dataclass(kw_only=True)
@@ -18,6 +18,7 @@ class Closed:
 
     closed_loop: ClassVar[bool] = True
     name: str = ""
+    cached_prefix: Cached = 0
     lengths: Annotated[Any, LENGTHS]
     concurrency: Clients
     num_requests: Count

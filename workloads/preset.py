@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from workloads import presets
-from workloads.base import Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, Variation, needs_an_end
+from workloads.base import Cached, Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, Variation, needs_an_end
 from workloads.gamma import Gamma
 from workloads.lengths.preset import Preset as PresetLengths
 
@@ -21,6 +21,7 @@ class Preset:
 
     closed_loop: ClassVar[bool] = False
     name: str = ""
+    cached_prefix: Cached = 0
     preset: str
     rate: Rate | None = None
     cv: Variation | None = None

@@ -15,7 +15,7 @@ from pydantic import Field
 from sim.core.errors import BadInput, Problem
 from sim.core.registry import FILE
 from sim.core.units import CENTURY
-from workloads.base import BLOCK, Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, send
+from workloads.base import BLOCK, Cached, Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, send
 from workloads.formats.base import Rows, ZeroTokens, load, unknown_format
 
 Scale = Annotated[float, Field(ge=1e-9, le=1e9)]
@@ -34,6 +34,7 @@ class Trace:
 
     closed_loop: ClassVar[bool] = False
     name: str = ""
+    cached_prefix: Cached = 0
     path: Annotated[str, FILE]
     format: str = "auto"
     start: NonNegativeSeconds = 0.0

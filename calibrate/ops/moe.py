@@ -31,10 +31,12 @@ from sim.spec.hardware import Gpu
 OP = "moe"
 SIZES = ("num_tokens", "hidden", "inter", "n_experts", "topk", "moe_tp", "moe_ep")
 SHAPE = SIZES[1:]
-NAMES = {"bfloat16": "bf16", "float16": "bf16", "int4_wo": "int4", "w4a16_mxfp4": "mxfp4"}
+NAMES = {"bfloat16": "bf16", "float16": "bf16", "int4_wo": "int4", "w4a16_mxfp4": "mxfp4", "w4a8_mxfp4_mxfp8": "mxfp4_mxfp8"}
 """Names of tables for our dtypes; ours go by themselves."""
 NONGATED = "nongated"  # in the name of a kernel
 PLAIN = ((512, 22), (128, 6))  # (experts, active) of the models without a gate (Nemotron-H) in AIConfigurator's tables, any kernel
+SHUNNED = {("hopper", "vllm_modeloptfp8moe_flashinfer_cutlass_flashinferexperts")}
+"""Kernels of an architecture that engines take only for rare checkpoints: this one streams weights at a sixth of the bandwidth."""
 POWER_LAW = "power_law_"
 SHUFFLES = 32
 COLD = 2.0  # times L2: weights read beyond which a benchmark finds next to none of them there
@@ -61,7 +63,8 @@ def groups(table: pd.DataFrame, gpu: Gpu) -> list[Group]:
         return []
     rows = rows.reindex(columns=list(dict.fromkeys((*table.columns, "source", "dtype", "kernel", "distribution", *SIZES))))
     rows = rows.assign(dtype=rows["dtype"].map(lambda name: NAMES.get(str(name), str(name))))
-    rows = rows[rows["dtype"].isin(list(DTYPES))]
+    shunned = [kernel for architecture, kernel in SHUNNED if architecture == gpu.architecture]
+    rows = rows[rows["dtype"].isin(list(DTYPES)) & ~rows["kernel"].isin(shunned)]
     rows = rows.assign(**{name: pd.to_numeric(rows[name], errors="coerce") for name in SIZES})
     _check(rows)
     found = []

@@ -29,7 +29,6 @@ def measure(device: str, grid: Path | None, out: Path, limit: float, restart: bo
     """Time GEMM, attention, small kernels, copies and launches with torch; resumable."""
     from calibrate.measure import GRID
     from calibrate.measure import measure as run
-
     from sim.report.progress import counted
 
     with counted("measuring") as progress:
@@ -75,7 +74,8 @@ def check(tables: tuple[Path, ...], name: str, as_json: bool) -> None:
     found = rows(checked)
     if not as_json:
         found = [{key: row[key] for key in ("op", "dtype", "framework", "n", "median_ape", "p95_ape", "mape", "bias")}
-                 | {f"held_out_{key}": row["held_out_cold"].get(key, "") for key in ("n", "median_ape", "p95_ape")} for row in found]  # fmt: skip
+                 | {f"held_out_{key}": row["held_out_cold"].get(key, "") for key in ("n", "median_ape", "p95_ape")}
+                 for row in found]  # fmt: skip
     _print(found, as_json, ("median_ape", "p95_ape", "mape", "bias", "held_out_median_ape", "held_out_p95_ape"))
     for remark in remarks:
         click.echo(f"note: {remark}", err=True)

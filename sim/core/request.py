@@ -16,12 +16,13 @@ class Request:
     """One call of a model.
 
     `prompt` and `output` are token counts, the latter what will be generated; times are seconds of the simulation, NaN until they happen.
+    `cached` tokens at the front of the prompt are in every engine's cache already (a shared system prompt, say) and are not computed.
     `joined` is the engine's step count when the request joined the decode group, whose members advance together; `done` is a SimPy
     event for callers that wait, else None.
     """
 
     __slots__ = (
-        "admitted", "arrival", "computed", "done", "first", "generated", "id", "joined", "last", "order",
+        "admitted", "arrival", "cached", "computed", "done", "first", "generated", "id", "joined", "last", "order",
         "output", "preemptions", "prompt", "replica", "session", "stalled", "workload",
     )
 
@@ -32,7 +33,7 @@ class Request:
         self.output = output
         self.workload = workload
         self.session = session
-        self.computed = self.generated = self.preemptions = 0
+        self.cached = self.computed = self.generated = self.preemptions = 0
         self.replica = self.joined = self.order = -1
         self.admitted = self.first = self.last = self.stalled = math.nan
         self.done: Any = None

@@ -14,10 +14,11 @@ from sim.spec.hardware import gpu as catalogue
 
 # Whose kernels stand in for a dtype that was not measured: the nearest in arithmetic and in bytes per weight.
 STANDS_IN = {
-    "fp8_block": "fp8", "int8": "fp8", "mxfp4": "int4", "int4": "int8_weights", "int8_weights": "bf16", "nvfp4": "fp8", "fp8": "bf16",
+    "fp8_block": "fp8", "int8": "fp8", "mxfp4": "int4", "mxfp4_mxfp8": "mxfp4", "int4": "int8_weights", "int8_weights": "bf16",
+    "nvfp4": "fp8", "fp8": "bf16",
 }  # fmt: skip
 # And on a chip that cannot multiply the dtype: kernels that widen the weights as they read them.
-WIDENED = {"fp8": "int8_weights", "fp8_block": "int8_weights", "int8": "int8_weights", "nvfp4": "int4"}
+WIDENED = {"fp8": "int8_weights", "fp8_block": "int8_weights", "int8": "int8_weights", "nvfp4": "int4", "mxfp4_mxfp8": "mxfp4"}
 
 
 MATRIX_OPS = ("gemm", "moe")

@@ -34,6 +34,7 @@ DTYPES = {
         Dtype("int4", 0.5 + 2 / 128, 2.0, "bf16", False, "int4"),  # w4a16
         Dtype("nvfp4", 0.5 + 1 / 16, 0.5 + 1 / 16, "nvfp4", True, "nvfp4"),
         Dtype("mxfp4", 0.5 + 1 / 32, 2.0, "bf16", False, "mxfp4"),  # weights only
+        Dtype("mxfp4_mxfp8", 0.5 + 1 / 32, 1 + 1 / 32, "fp8", True, "mxfp4_mxfp8"),  # Blackwell's own way with mxfp4 checkpoints
     )
 }
 KV_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0}

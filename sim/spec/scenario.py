@@ -22,7 +22,7 @@ OrNone = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Price = Annotated[float, Field(ge=0, le=1e6)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
-Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "int8", "int8_weights", "int4", "nvfp4", "mxfp4"]
+Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "int8", "int8_weights", "int4", "nvfp4", "mxfp4", "mxfp4_mxfp8"]
 KvDtype = Literal["bf16", "fp16", "fp8"]
 Framework = Literal["vllm", "sglang", "trtllm"]
 

@@ -122,17 +122,21 @@ class World:
 class Client:
     """The world as one workload sees it; its random streams are its own."""
 
-    __slots__ = ("_number", "_world", "call", "env", "name", "submit")
+    __slots__ = ("_cached", "_number", "_world", "call", "env", "name", "submit")
 
     def __init__(self, world: World, number: int, name: str):
         self._world, self._number, self.name = world, number, name
+        self._cached = world.workloads[number].cached_prefix
         self.env, self.submit, self.call = world.env, world.door.submit, world.door.call
 
     def rng(self, name: str) -> np.random.Generator:
         return self._world.rng(f"{self.name}.{name}")
 
     def request(self, prompt: int, output: int, session: int = -1) -> Request:
-        return Request(-1, self.env._now, prompt, output, self._number, session)
+        request = Request(-1, self.env._now, prompt, output, self._number, session)
+        if self._cached:
+            request.cached = request.computed = min(self._cached, prompt - 1)
+        return request
 
 
 def _limits(pool: Pool) -> Limits:
@@ -145,7 +149,7 @@ def _limits(pool: Pool) -> Limits:
     budget, most = options.max_num_batched_tokens, options.long_prefill_token_threshold
     if lanes > 1:
         most = min(most or budget, budget)
-    return Limits(options.max_num_seqs * parallel.dp, budget * lanes, options.enable_chunked_prefill, most)
+    return Limits(options.max_num_seqs * parallel.dp, budget * lanes, options.enable_chunked_prefill, most, options.async_scheduling)
 
 
 def _check_budget(pool: Pool, longest: int, where: str) -> None:

@@ -30,6 +30,7 @@ class Engine:
         "_chunks",
         "_ended",
         "_env",
+        "_fresh",
         "_group",
         "_idle",
         "_limits",
@@ -64,6 +65,7 @@ class Engine:
         self._stretches, self._stalls, self._ended = record
         self._group = Decoders(kv.block_size)
         self.waiting: deque[Request] = deque()
+        self._fresh: deque[tuple[float, Request]] = deque()
         self.prefilling: list[Request] = []
         self.running: dict[int, Request] = {}
         self.admit = True
@@ -77,7 +79,7 @@ class Engine:
     # -- what others see ------------------------------------------------------------
     @property
     def queued(self) -> int:
-        return len(self.waiting)
+        return len(self.waiting) + len(self._fresh)
 
     @property
     def decoders(self) -> int:
@@ -87,15 +89,23 @@ class Engine:
         return self._group.blocks(1)
 
     def submit(self, request: Request) -> None:
-        """Queue a request: it can join at the end of the step in flight. An idle engine starts once this instant's arrivals are in."""
-        self.waiting.append(request)
+        """Queue a request: it can join at the end of the step in flight, with lookahead one step later. An idle engine starts once this
+        instant's arrivals are in.
+        """
         self.in_flight += 1
         if self._idle:
+            self.waiting.append(request)
             self._idle = False
             self._steps = 0
             self._wait(WAKE)
-        elif self._steps > 1 and len(self.waiting) == 1 and len(self.running) < self._limits.max_num_seqs:
-            self._cut()
+        elif self._limits.lookahead and self._steps:
+            self._fresh.append((self._env._now, request))
+            if self._steps > 1 and len(self._fresh) == 1 and not self.waiting and len(self.running) < self._limits.max_num_seqs:
+                self._cut(1)
+        else:
+            self.waiting.append(request)
+            if self._steps > 1 and len(self.waiting) == 1 and len(self.running) < self._limits.max_num_seqs:
+                self._cut(0)
 
     def settle(self) -> list[Request]:
         """Stop here: count the whole steps made so far, and return the requests that have not ended, up to date."""
@@ -106,18 +116,28 @@ class Engine:
         for request in self.running.values():
             if request.joined >= 0:
                 self._group.leave(request)
-        return [*self.running.values(), *self.waiting]
+        return [*self.running.values(), *self.waiting, *(request for _, request in self._fresh)]
 
     # -- plan, wait, commit ------------------------------------------------------------
     def _tick(self, timer: Any) -> None:
         if timer._value == self._ticket:
             if self._steps:
+                if self._fresh:
+                    self._join(self._start + self._lasts(self._steps - 1))
                 self._commit()
             self._plan()
+
+    def _join(self, before: float) -> None:
+        """Let in who came before the last step began: its successor's batch was not chosen yet."""
+        fresh = self._fresh
+        while fresh and fresh[0][0] <= before:
+            self.waiting.append(fresh.popleft()[1])
 
     def _plan(self) -> None:
         group = self._group
         self._start = self._env._now
+        if self._fresh and not self.running and not self.waiting:
+            self._join(self._start)
         self._chunks = chunks = self._choose()
         if chunks:
             self._steps = 1
@@ -126,7 +146,7 @@ class Engine:
             self._wait(self._step_seconds)
         elif group.count:
             # A step that preempted admits nobody; the next one may.
-            steps = group.fits(self.kv.free, group.until_finish()) if self.admit else 1
+            steps = group.fits(self.kv.free, group.until_finish()) if self.admit and not self._fresh else 1
             self._step_seconds, slope, most = self._model.line(group.count, group.held)
             self._slope = slope
             self._steps = steps = steps if steps < most else most
@@ -173,12 +193,13 @@ class Engine:
         self._ticket = ticket = self._ticket + 1
         Timer(self._env, seconds, ticket, self._ring)
 
-    def _cut(self) -> None:
-        """End the stretch with the step in flight."""
+    def _cut(self, more: int) -> None:
+        """End the stretch with the step in flight, or so many steps later."""
         now = self._env._now
         steps = self._steps_by(now, math.ceil)
         if steps < 1:
             steps = 1
+        steps += more
         if steps < self._steps:
             self._steps = steps
             left = self._start + self._lasts(steps) - now
@@ -222,7 +243,7 @@ class Engine:
         tokens, pairs = (self._tokens, self._pairs) if chunks else (0, 0.0)
         self._stretches.append((
             self._start, now - self._start, self._step_seconds, self.index, steps, count, group.held, len(chunks), tokens, pairs,
-            len(self.waiting), kv.blocks - kv.free,
+            len(self.waiting) + len(self._fresh), kv.blocks - kv.free,
         ))  # fmt: skip
         group.step += steps
         group.held += count * steps
@@ -271,7 +292,7 @@ class Engine:
         self.kv.drop(request)
         del self.running[request.order]
         request.order = -1
-        request.computed = 0
+        request.computed = request.cached
         request.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(request)

@@ -31,6 +31,8 @@ class ExactEngine:
         self.batcher, self.limits = policy
         self.stretches, self.stalls, self.ended = record
         self.waiting: deque[Request] = deque()
+        self.fresh: deque[tuple[float, Request]] = deque()
+        self.busy = False
         self.prefilling: list[Request] = []
         self.running: dict[int, Request] = {}
         self.in_flight = self.preemptions = self.order = 0
@@ -48,26 +50,32 @@ class ExactEngine:
 
     @property
     def queued(self) -> int:
-        return len(self.waiting)
+        return len(self.waiting) + len(self.fresh)
 
     def next_blocks(self) -> int:
         return sum(self.kv.need(request, 1) for request in self.decoding)
 
     def submit(self, request: Request) -> None:
-        self.waiting.append(request)
+        if self.limits.lookahead and self.busy:
+            self.fresh.append((self.env.now, request))
+        else:
+            self.waiting.append(request)
         self.in_flight += 1
         if not self.wake.triggered:
             self.wake.succeed()
 
     def settle(self) -> list[Request]:
-        return [*self.running.values(), *self.waiting]
+        return [*self.running.values(), *self.waiting, *(request for _, request in self.fresh)]
 
     def live(self) -> Generator[Any, Any, None]:
         while True:
             if not self.waiting and not self.running:
-                self.wake = self.env.event()
+                self.join(self.env.now)
+            if not self.waiting and not self.running:
+                self.busy, self.wake = False, self.env.event()
                 yield self.wake
                 yield Timer(self.env, WAKE, 0, lambda _: None)
+            self.busy = True
             start, decoding = self.env.now, self.plan()
             assert self.running, "requests wait that nothing can ever admit"
             work = Work(tuple((n, r.computed) for r, n in self.chunks), len(decoding), sum(r.computed for r in decoding))
@@ -76,7 +84,13 @@ class ExactEngine:
             for request in decoding:
                 self.kv.grow(request, 1)
             self.record(start, seconds, work)
+            self.join(start)
             self.commit(decoding)
+
+    def join(self, before: float) -> None:
+        """Whoever came before the last step began is in the queue when the next one is planned."""
+        while self.fresh and self.fresh[0][0] <= before:
+            self.waiting.append(self.fresh.popleft()[1])
 
     def plan(self) -> list[Request]:
         """Preempt, admit and take the chunks' blocks; returns who decodes in this step."""
@@ -106,7 +120,7 @@ class ExactEngine:
             request.stalled = self.env.now
         self.kv.drop(request)
         del self.running[request.order]
-        request.order, request.computed, request.preemptions = -1, 0, request.preemptions + 1
+        request.order, request.computed, request.preemptions = -1, request.cached, request.preemptions + 1
         self.preemptions += 1
         self.waiting.appendleft(request)
 
@@ -133,6 +147,6 @@ class ExactEngine:
     def record(self, start: float, seconds: float, work: Work) -> None:
         tokens, pairs = sum(n for n, _ in work.chunks), sum((n * (before + (n + 1) / 2) for n, before in work.chunks), 0.0)
         self.stretches.append((
-            start, seconds, seconds, self.index, 1, work.decoders, work.held, len(work.chunks), tokens, pairs, len(self.waiting),
+            start, seconds, seconds, self.index, 1, work.decoders, work.held, len(work.chunks), tokens, pairs, self.queued,
             self.kv.blocks - self.kv.free,
         ))  # fmt: skip

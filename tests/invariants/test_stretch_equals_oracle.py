@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,7 +46,7 @@ class Kinked:
         return self.step(Work(tuple((n, request.computed) for request, n in chunks), decoders, held)).seconds
 
 
-def drive(kind, model, limits: Limits, blocks: int, block_size: int, load, until=None) -> tuple[dict[str, Table], object]:
+def drive(kind, model, limits: Limits, blocks: int, block_size: int, load, until=None, cached=0) -> tuple[dict[str, Table], object]:
     env, out = simpy.Environment(), tables()
 
     def ended(request: Request) -> None:
@@ -60,7 +61,9 @@ def drive(kind, model, limits: Limits, blocks: int, block_size: int, load, until
         for number, (gap, prompt, output) in enumerate(load):
             if gap:
                 yield env.timeout(gap)
-            engine.submit(Request(number, env.now, prompt, output))
+            request = Request(number, env.now, prompt, output)
+            request.cached = request.computed = min(cached, prompt - 1)
+            engine.submit(request)
         yield env.timeout(0)
 
     env.process(arrivals())
@@ -96,14 +99,16 @@ REQUEST = st.tuples(
     window=st.sampled_from([5, 37, 10_000]),
     floor=st.sampled_from([0.0, 0.0024, 0.003]),
     horizon=st.one_of(st.none(), st.floats(0.01, 2.0)),
+    lookahead=st.booleans(),
+    cached=st.sampled_from([0, 0, 5, 40]),
 )
-def test_random_loads(load, block_size, room, seats, budget, chunked, longest, window, floor, horizon):
+def test_random_loads(load, block_size, room, seats, budget, chunked, longest, window, floor, horizon, lookahead, cached):
     budget = seats + budget if chunked else max(seats, 200)
-    limits = Limits(seats, budget, chunked, longest)
+    limits = Limits(seats, budget, chunked, longest, lookahead)
     blocks = math.ceil(room / block_size)
     model = Kinked(window, floor)
-    fast, fast_engine = drive(Engine, model, limits, blocks, block_size, load, horizon)
-    exact, exact_engine = drive(ExactEngine, model, limits, blocks, block_size, load, horizon)
+    fast, fast_engine = drive(Engine, model, limits, blocks, block_size, load, horizon, cached)
+    exact, exact_engine = drive(ExactEngine, model, limits, blocks, block_size, load, horizon, cached)
     same(fast["requests"], exact["requests"])
     assert fast_engine.preemptions == exact_engine.preemptions
     assert fast_engine.kv.peak == exact_engine.kv.peak
@@ -128,3 +133,20 @@ def test_preemption_happens_in_these_loads():
     assert engine.preemptions == plain.preemptions > 0
     same(fast["requests"], exact["requests"])
     assert len(fast["stalls"]) > 0
+
+
+def test_lookahead_lets_newcomers_wait_one_step_more():
+    """Two requests decode in steps of equal length; a third comes in the middle of one, and is first computed two steps on, not one."""
+    step = Kinked(10_000, 0.01).step(Work((), 2, 20)).seconds
+    load = [(0.0, 1, 50), (0.0, 1, 50), (0.25 + 0.4 * step, 1, 2)]
+    waits = []
+    for lookahead in (False, True):
+        limits = Limits(8, 64, True, 0, lookahead)
+        fast, _ = drive(Engine, Kinked(10_000, 0.01), limits, 100, 16, load)
+        exact, _ = drive(ExactEngine, Kinked(10_000, 0.01), limits, 100, 16, load)
+        same(fast["requests"], exact["requests"])
+        table = fast["requests"]
+        row = int(np.argmax(table["arrival"]))
+        waits.append(float(table["admitted"][row] - table["arrival"][row]))
+    assert waits[0] < step
+    assert waits[1] == pytest.approx(waits[0] + step, rel=1e-6)

@@ -14,12 +14,17 @@ from sim.policy.kv.base import KvCache
 
 
 class Limits(NamedTuple):
-    """An engine's limits, by vLLM's names; `long_prefill_token_threshold` 0 means none."""
+    """An engine's limits, by vLLM's names; `long_prefill_token_threshold` 0 means none.
+
+    `lookahead`: a step's batch is chosen when the step before it starts (asynchronous scheduling), so that who comes in between joins one
+    step later.
+    """
 
     max_num_seqs: int
     max_num_batched_tokens: int
     enable_chunked_prefill: bool
     long_prefill_token_threshold: int
+    lookahead: bool = False
 
 
 class Queue(Protocol):

@@ -43,7 +43,7 @@ class VllmV1:
         for request in queue.waiting:
             if seats <= 0 or budget <= 0:
                 break
-            tokens = min(request.prompt + request.generated, longest)
+            tokens = min(request.prompt + request.generated - request.computed, longest)
             if tokens > budget:
                 if not limits.enable_chunked_prefill:
                     break

@@ -22,7 +22,9 @@ class Paged:
 
     def need(self, request: Request, tokens: int) -> int:
         size, computed = self.block_size, request.computed
-        return (computed + tokens + size - 1) // size - (computed + size - 1) // size
+        # Whoever is not admitted yet holds nothing; its cached prefix comes with it.
+        held = (computed + size - 1) // size if request.order >= 0 else 0
+        return (computed + tokens + size - 1) // size - held
 
     def grow(self, request: Request, tokens: int) -> bool:
         return self.take(self.need(request, tokens))

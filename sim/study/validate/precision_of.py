@@ -26,8 +26,10 @@ def precision_of(row: Mapping[str, Any], chip: Gpu) -> tuple[dict[str, str], lis
     parts = {"attention": word, "mlp": word, "lm_head": "fp16" if word == "fp16" else "bf16"}
     model = str(row["model"]).lower()
     if "gpt-oss" in model:
-        parts |= {"attention": "bf16", "mlp": "mxfp4"}
+        parts |= {"attention": "bf16", "mlp": "mxfp4_mxfp8" if chip.architecture == "blackwell" else "mxfp4"}
         said.append("gpt-oss checkpoints hold mxfp4 experts and 16-bit attention, whatever the table's precision")
+        if chip.architecture == "blackwell":
+            said.append("with mxfp8 activations, as the recipes of vLLM and TensorRT-LLM for Blackwell set it")
     elif word == "int4" and re.search(r"kimi|deepseek", model):
         parts["attention"] = "bf16"
         said.append("int4 experts, 16-bit attention: the published Kimi checkpoint (compressed-tensors)")

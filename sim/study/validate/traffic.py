@@ -27,6 +27,7 @@ INFERENCEX, RANGE_RATIO = re.compile(r"InferenceX|gap-analysis"), 0.8
 # An answer that ends before its limit: the share of the nominal output below which the measured times say that it did.
 SHORTER = 0.95
 
+SHARED, BLOCK = re.compile(r"(\d+)\+\d+ in/.*shared-prefix"), 16
 STAGES = re.compile(r"((?:[\d.]+ then )*[\d.]+) req/s x ?([\d.]+) s")
 
 
@@ -107,14 +108,17 @@ def _staged(found: re.Match[str], text: str, lengths: dict[str, Any], said: list
     last = int(stage[1]) if stage else len(rates) - 1
     if last >= len(rates):
         raise BadInput(f"stage {last} of a run with {len(rates)} stages")
+    shared = SHARED.search(text)
+    # An engine finds whole blocks of a prefix.
+    cached = int(shared[1]) // BLOCK * BLOCK if shared else 0
     loads = [
-        {"kind": "constant", "rate": rate, "start": number * seconds, "duration": seconds, "lengths": lengths}
+        {"kind": "constant", "rate": rate, "start": number * seconds, "duration": seconds, "lengths": lengths, "cached_prefix": cached}
         for number, rate in enumerate(rates[: last + 1])
     ]
     window = (last * seconds, (last + 1) * seconds) if stage else None
     said = [*said, "arrivals evenly spaced within a stage (inference-perf's default load type)"]
-    if "shared-prefix" in text:
-        said.append("prefix caching is not modelled: prompts are computed whole")
+    if cached:
+        said.append(f"prefix caching: the {cached} tokens of whole blocks in the shared prefix are taken as always cached")
     return Traffic(loads, window, said)
 
 
