@@ -1,8 +1,9 @@
 """A whole engine step from its kernels: every layer's GEMMs, attention, collectives and small kernels, the head, and the host.
 
-A replica spans tp x pp x dp GPUs. `dp` attention groups step together and `pp` stages pass micro-batches on, so that a step's work is dealt
-to dp x pp lanes and the fullest lane decides; a step then lasts pp times its stage, which is the pipeline in steady state, with its
-bubbles where there are fewer pieces of work than stages.
+A replica spans tp x pp x dp GPUs. A step's work is dealt to pp micro-batches of dp attention groups. Groups step together, so that the
+fullest of them decides. A stage computes the micro-batches one after another, and a step lasts as long as all of them in one stage: the
+pipeline in steady state. A micro-batch without work costs as much as the others do, since the pipeline waits for their next round: the
+bubble.
 
 `step` adds a step up plainly. The fast forms rest on two facts. All work but attention depends on token counts alone: a table. Attention
 of decoders is, for each number of them, affine in their mean context piece by piece: a row of knots. In a CUDA graph launches are hidden
@@ -59,16 +60,21 @@ class EngineStep:
 
     # -- plainly ------------------------------------------------------------
     def step(self, work: Work) -> Cost:
-        decoders, context, chunks = self.lane(work.decoders, work.held, work.chunks)
+        decoders, context = self.share(work.decoders, work.held)
+        batches = self.batches(decoders, work.chunks)
+        gpu = total([(self.stages / len(batches), self.stage(decoders, context, chunks)) for chunks in batches])
+        return gpu._replace(seconds=gpu.seconds + self.host, host=gpu.host + self.host)
+
+    def stage(self, decoders: int, context: float, chunks: Sequence[tuple[int, int]]) -> Cost:
+        """One micro-batch in one stage, launches included."""
         tokens = decoders + sum(n for n, _ in chunks)
-        stage = total([
+        gpu = total([
             (1, self.layers.at(self.padded(tokens))),
             (1, self.head.at(decoders + len(chunks))),
             (1, self.attend(decoders, context, chunks)),
         ])  # fmt: skip
-        gap = 0.0 if self.graphed(tokens) else max(0.0, self.launches - stage.seconds)
-        gpu = total([(self.stages, stage._replace(seconds=stage.seconds + gap, host=stage.host + gap))])
-        return gpu._replace(seconds=gpu.seconds + self.host, host=gpu.host + self.host)
+        gap = 0.0 if self.graphed(tokens) else max(0.0, self.launches - gpu.seconds)
+        return gpu._replace(seconds=gpu.seconds + gap, host=gpu.host + gap)
 
     def attend(self, decoders: int, context: float, chunks: Sequence[tuple[int, int]]) -> Cost:
         """Attention of a lane over one stage's layers: one kernel for decoders and chunks, no faster than the decoders' alone, or two."""
@@ -90,17 +96,19 @@ class EngineStep:
             self._decode[decoders] = Curve(self.context, total(costs))
         return self._decode[decoders].at(context)
 
-    def lane(
-        self, decoders: int, held: float, chunks: Sequence[tuple[int, int]]
-    ) -> tuple[int, float, Sequence[tuple[int, int]]]:
-        """The fullest lane's work: its decoders, their mean context (each attends to its new token too), and its prompt chunks."""
-        context = held / decoders + 1.0 if decoders else 0.0
+    def share(self, decoders: int, held: float) -> tuple[int, float]:
+        """The decoders of a lane, and their mean context (each attends to its new token too)."""
+        return -(-decoders // self.lanes), held / decoders + 1.0 if decoders else 0.0
+
+    def batches(self, decoders: int, chunks: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
+        """The prompt chunks of each micro-batch, of its fullest attention group; micro-batches without any work are left out."""
         if self.lanes == 1:
-            return decoders, context, chunks
+            return [chunks]
         loads: list[list[tuple[int, int]]] = [[] for _ in range(self.lanes)]
         for chunk in sorted(chunks, reverse=True):
-            min(loads, key=lambda load: sum(n for n, _ in load)).append(chunk)
-        return -(-decoders // self.lanes), context, max(loads, key=lambda load: sum(n for n, _ in load))
+            min(loads, key=_tokens).append(chunk)
+        fullest = [max(loads[batch :: self.stages], key=_tokens) for batch in range(self.stages)]
+        return [load for load in fullest if load or decoders]
 
     # -- fast ------------------------------------------------------------
     def line(self, decoders: int, held: int) -> tuple[float, float, int]:
@@ -123,12 +131,17 @@ class EngineStep:
 
     def mixed(self, decoders: int, held: int, chunks: Sequence[tuple[Request, int]]) -> float:
         pieces = [(n, request.computed) for request, n in chunks]
-        tokens, context = decoders, 0.0
-        if self.lanes > 1:
-            decoders, context, pieces = self.lane(decoders, held, pieces)  # type: ignore[assignment]
-            tokens = decoders
-        elif decoders:
-            context = held / decoders + 1.0
+        if self.lanes == 1:
+            return self._stage(decoders, held / decoders + 1.0 if decoders else 0.0, pieces) + self.host
+        decoders, context = self.share(decoders, held)
+        batches = self.batches(decoders, pieces)
+        return self.stages / len(batches) * sum(self._stage(decoders, context, some) for some in batches) + self.host
+
+    def _stage(self, decoders: int, context: float, pieces: Sequence[tuple[int, int]]) -> float:
+        if not pieces:
+            seconds = self._attend(decoders, context) + self._linear[decoders] + self._head[decoders]
+            return seconds if seconds > self.launches or self.graphed(decoders) else self.launches
+        tokens = decoders
         for n, _ in pieces:
             tokens += n
         both, together = 0.0, decoders if self.together else 0
@@ -138,9 +151,7 @@ class EngineStep:
             alone = self._attend(decoders, context)
             both = both + alone if not together else both if both > alone else alone
         seconds = self._linear[tokens] + self._head[decoders + len(pieces)] + both
-        if seconds < self.launches and not self.graphed(tokens):
-            seconds = self.launches
-        return self.stages * seconds + self.host
+        return seconds if seconds > self.launches or self.graphed(tokens) else self.launches
 
     def _attend(self, decoders: int, context: float) -> float:
         """Attention of a lane's decoders, by the table."""
@@ -166,6 +177,10 @@ class EngineStep:
         for count, values, slope in zip(counts, seconds, slopes, strict=True):
             self._rows[count] = self._rows[count] or (values.tolist(), slope.tolist())
         return self._rows[decoders]  # type: ignore[return-value]
+
+
+def _tokens(load: Sequence[tuple[int, int]]) -> int:
+    return sum(n for n, _ in load)
 
 
 def capture_sizes(engine: EngineOptions) -> tuple[int, ...]:

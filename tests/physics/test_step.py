@@ -20,11 +20,14 @@ LAYOUTS = [
     ("openai/gpt-oss-120b", "b200", 1, "mxfp4", {}),
     ("deepseek-ai/DeepSeek-V3", "h200_sxm", 8, "fp8", {"cudagraph_capture_sizes": [1, 2, 4, 8]}),
     ("mistralai/Mistral-7B-v0.1", "l40s", 1, "bf16", {"cuda_graph": False, "host_overhead": "1ms"}),
+    ("meta-llama/Llama-3.1-70B", "rtx_pro_6000", {"tp": 2, "pp": 4}, "fp8", {}),
+    ("deepseek-ai/DeepSeek-V3", "h200_sxm", {"dp": 8, "ep": 8}, "fp8_block", {"framework": "sglang"}),
 ]
 
 
 def model(name, chip, tp=1, precision="bf16", engine=None) -> EngineStep:
-    pool = Pool.model_validate({"gpu": chip, "parallel": {"tp": tp}, "precision": precision, "engine": engine or {}})
+    parallel = tp if isinstance(tp, dict) else {"tp": tp}
+    pool = Pool.model_validate({"gpu": chip, "parallel": parallel, "precision": precision, "engine": engine or {}})
     return EngineStep(llm(name), gpu(chip), pool)
 
 
@@ -72,9 +75,9 @@ def test_a_cost_is_the_sum_of_its_parts_and_never_below_the_roofline(bound, deco
     # Of experts a step may read few; a dense model reads all its layers.
     if not bound.llm.n_experts:
         head = bound.llm.vocab * bound.llm.hidden * 2 / bound.pool.parallel.tp
-        assert cost.seconds >= (weights - 2 * head) / bound.gpu.bandwidth
+        assert cost.seconds >= (weights - 2 * head) / bound.gpu.bandwidth * bound.stages / bound.lanes
     peak = max(bound.gpu.flops.values())
-    assert cost.seconds >= bound.llm.flops_per_token * decoders / bound.pool.parallel.tp / peak
+    assert cost.seconds >= bound.llm.flops_per_token * decoders / bound.pool.parallel.gpus / peak
 
 
 @settings(max_examples=40, deadline=None)

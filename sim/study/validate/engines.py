@@ -48,8 +48,9 @@ def _limits(row: Mapping[str, Any], framework: str, chip: Gpu) -> tuple[int, int
         source = "vLLM V1's serve defaults by GPU memory (EngineArgs)"
     elif framework == "trtllm":
         # Prompts are not cut unless chunked context is asked for, so the token limit is raised to the prompt where that is longer.
-        seqs, tokens = 2048, max(8192, int(row["isl"] or 0) if row["isl"] == row["isl"] else 8192)
-        source = "TensorRT-LLM's max_batch_size and max_num_tokens (LLM API defaults), raised to the prompt"
+        stages = int(row["pp"]) if row["pp"] == row["pp"] and row["pp"] else 1
+        seqs, tokens = 2048 * stages, max(8192, int(row["isl"] or 0) if row["isl"] == row["isl"] else 8192)
+        source = "TensorRT-LLM's max_batch_size, of each pipeline stage, and max_num_tokens (LLM API defaults), raised to the prompt"
     else:
         seqs, tokens = 1024, 8192
         source = "SGLang's chunked_prefill_size; running requests bounded by memory"

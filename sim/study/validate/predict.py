@@ -70,14 +70,14 @@ def prepared(case: Case, constants: Mapping[str, float]) -> tuple[Scenario, dict
 
 
 def _fitting(scenario: Scenario, blocks: int) -> int | None:
-    """Requests of the longest kind that one lane (a pipeline stage's batch of one attention group) can hold to their end."""
+    """Requests of the longest kind that one attention group can hold to their end."""
     lengths = scenario.workloads[0].get("lengths")
     if not isinstance(lengths, dict) or lengths["kind"] not in ("fixed", "uniform"):
         return None
     pool = scenario.cluster.pools[0]
     longest: int = sum(max(side) if isinstance(side, (list, tuple)) else side for side in (lengths["input"], lengths["output"]))
     each: int = -(-longest // pool.engine.block_size)
-    return max(1, blocks // each // (pool.parallel.pp * pool.parallel.dp))
+    return max(1, blocks // each // pool.parallel.dp)
 
 
 def _spreads(result: Result, facts: Facts, window: tuple[float, float] | None) -> dict[str, dict[str, float]]:

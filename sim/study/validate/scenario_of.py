@@ -44,12 +44,13 @@ def case_of(row: Mapping[str, Any], folders: Sequence[Path]) -> Case:
     if str(row["engine"]).lower() not in FRAMEWORKS:
         raise BadInput(f"unknown engine '{row['engine']}'; {did_you_mean(str(row['engine']), FRAMEWORKS)}")
     chip = _chip(gpu_named(str(row["gpu"])))
-    parallel = _parallel(row)
     precision, said = precision_of(row, chip)
+    model = model_named(str(row["model"]))
+    parallel = _parallel(row, model, said)
     engine, more = options(row, chip)
     load = traffic(row, folders)
     scenario = {
-        "name": str(row["run_id"]), "model": model_named(str(row["model"])), "workloads": load.workloads,
+        "name": str(row["run_id"]), "model": model, "workloads": load.workloads,
         "cluster": {"pools": [{"gpu": chip.name, "parallel": parallel, "precision": precision, "engine": engine}]},
     }  # fmt: skip
     replayed = REPLAYED.search(str(row["notes"]))
@@ -102,11 +103,15 @@ def model_named(written: str) -> str:
     raise problem
 
 
-def _parallel(row: Mapping[str, Any]) -> dict[str, int]:
+def _parallel(row: Mapping[str, Any], model: str, said: list[str]) -> dict[str, int]:
     sizes = {key: int(row[key]) if row[key] == row[key] and row[key] else 1 for key in ("tp", "pp", "dp", "ep")}
     product = sizes["tp"] * sizes["pp"] * sizes["dp"]
     if row["n_gpus"] == row["n_gpus"] and int(row["n_gpus"]) != product:
         raise BadInput(f"n_gpus is {row['n_gpus']:g}, but tp x pp x dp is {product}: which GPUs do what is not said")
+    if "ep not stated" in str(row["notes"]) and sizes["tp"] > 1 and llm(model).moe_layers:
+        # Maximum throughput of a model with experts: attention by request and experts spread, as the same page says of its later runs.
+        said.append(f"layout not stated: attention data parallel over the {sizes['tp']} GPUs of a stage, and experts spread over them")
+        return {"tp": 1, "pp": sizes["pp"], "dp": sizes["tp"], "ep": sizes["tp"]}
     return sizes
 
 
