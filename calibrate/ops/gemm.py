@@ -35,6 +35,7 @@ NAMES = {
 }  # fmt: skip
 """Names of tables for our dtypes; ours go by themselves."""
 LEAST = 512  # of n and k: thinner products are other kernels
+FEWEST = 12  # weight shapes of a table from which some can be held out
 COPIES = 6.0  # of the weights in AIConfigurator's rotation; 3 fits as well, with a smaller l2cap
 SHARPNESS = 8.0  # with which the rotation falls out of L2
 NOMINAL = 0.8  # of L2: the guide's l2cap, to say which rows are cold before a fit knows its own
@@ -155,7 +156,13 @@ def _group(rows: pd.DataFrame, dtype: Dtype, framework: str, gpu: Gpu) -> Group:
     return Group(
         op=OP, dtype=dtype.name, framework=framework,
         library=f"{_library(source)} {kernel}".strip(),
-        rows=rows, shapes=np.array([f"{a:.0f}x{b:.0f}" for a, b in zip(n, k, strict=True)]),
+        rows=rows, shapes=_shapes(m, n, k),
         parameters=parameters(dtype), predict=predict, floor=floor,
         cold=(footprint > NOMINAL * gpu.l2) | ours, hull={"m": m, "n": n, "k": k},
     )  # fmt: skip
+
+
+def _shapes(m: np.ndarray, n: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """What is held out together: weight shapes, or token counts where a table has too few shapes to spare any."""
+    words = np.array([f"{a:.0f}x{b:.0f}" for a, b in zip(n, k, strict=True)])
+    return words if len(set(words)) >= FEWEST else np.array([f"m{tokens:.0f}" for tokens in m])
