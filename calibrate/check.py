@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from calibrate.fitting import errors, held_out
+from calibrate.fitting import errors
 from calibrate.ops.base import Group
 from sim.physics.kernels import Kernels
 from sim.spec.fit import wanted
@@ -30,7 +30,7 @@ def check(groups: list[Group], gpu: Gpu) -> tuple[list[Checked], list[str]]:
         if fit is None or not set(wanted(group.op, group.dtype)) <= set(fit.parameters):
             remarks.append(f"{group.op} {group.dtype}: {len(group.rows)} rows, but {gpu.name} has no such fit")
             continue
-        held = held_out(group.shapes) & (not group.curved)
+        held = group.held_out & (not group.curved)
         checked.append(Checked(group, group.seconds, group.predict(gpu, fit.parameters), held))
     return checked, remarks
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibrate.fitting import errors, fit, held_out
+from calibrate.fitting import errors, fit
 from calibrate.ops.base import Group
 from calibrate.table import title
 from sim.core.errors import BadInput, Problem
@@ -34,7 +34,7 @@ def fit_all(groups: list[Group], gpu: Gpu, source: str) -> Fitted:
     problems: list[Problem] = []
     for group in groups:
         prior = _prior(group, gpu)
-        kept = ~held_out(group.shapes)
+        kept = ~group.held_out
         need = WITH_PRIOR if prior else int(np.ceil(SPARE * len(group.parameters)))
         if kept.sum() < need:
             remarks.append(f"{title(group)}: {kept.sum()} points to fit, {need} are needed; measure more shapes")
@@ -77,7 +77,7 @@ def _fit(group: Group, gpu: Gpu, kept: np.ndarray, prior: Fit | None, source: st
 
 def unseen(group: Group, gpu: Gpu, parameters: dict[str, float]) -> Errors:
     """Errors on the shapes held out, of those the cold points, which a serving engine meets; on all held out where none is cold."""
-    held = held_out(group.shapes)
+    held = group.held_out
     if not held.any():
         held = np.ones(len(group.shapes), bool)
     chosen = held & group.cold if (held & group.cold).any() else held

@@ -74,6 +74,8 @@ def groups(table: pd.DataFrame, gpu: Gpu) -> tuple[list[Group], list[str]]:
 
     Raises BadInput when half the points of a group are under the roofline: such a table is not in microseconds, or not of this GPU.
     """
+    # Repeated points tell the noise of a measurement; a fit would take them for more shapes of the same kind.
+    table = table[table["role"] != "repeat"] if "role" in table else table
     found = [group for op in OPS for group in op.groups(table, gpu)]
     kept, remarks = [], []
     problems: list[Problem] = []

@@ -1,8 +1,8 @@
 """The device under measurement: its random operands, cache size, clock log and the versions a measurement is valid for.
 
 Operands are slices of one pool of normal random numbers per dtype: zeros, or memory as it was found, switch fewer transistors and run
-faster than real weights (guide: 788 against 894 TFLOP/s). Consecutive launches read different slices, so that weights and KV come from
-memory, as in an engine whose whole model passes through the cache every step.
+faster than real weights (788 against 894 TFLOP/s on an H200, second-hand). Consecutive launches read different slices, so that weights
+and KV come from memory, as in an engine whose whole model passes through the cache every step.
 """
 from __future__ import annotations
 

@@ -119,7 +119,8 @@ def _decode(rows: pd.DataFrame, gpu: Gpu, source: str, dtype: str) -> Group | No
     kernel, window = str(rows["kernel"].iloc[0]), _window(rows)
     heads, batch, context = shape(rows), column(rows, "batch"), column(rows, "seqlen_kv")
     keys = np.where(window > 0, np.minimum(context, np.maximum(window, 1)), context)
-    predict, floor, cold = decode_rows(gpu, heads, KV_BYTES[dtype], batch, keys, window)
+    rotated = rows["cold"].eq(True).to_numpy() if "cold" in rows else np.zeros(len(rows), bool)
+    predict, floor, cold = decode_rows(gpu, heads, KV_BYTES[dtype], batch, keys, window, rotated)
     hull = {"batch": batch, "context": context, "query": heads.query, "kv": heads.kv, "dim": heads.dim}
     parameters = (*DECODE, *HEADS, *WIDTH, *choices(framework, kernel))
     named = words(rows, "n_heads", "n_kv_heads", "head_dim")
@@ -130,13 +131,16 @@ Predict = Callable[[Gpu, Mapping[str, float]], np.ndarray]
 
 
 def decode_rows(
-    gpu: Gpu, heads: Shape, kv_bytes: float, batch: np.ndarray, keys: np.ndarray, window: np.ndarray
+    gpu: Gpu, heads: Shape, kv_bytes: float, batch: np.ndarray, keys: np.ndarray, window: np.ndarray, rotated: np.ndarray | bool = False
 ) -> tuple[Predict, Callable[[Gpu], np.ndarray], np.ndarray]:
-    """(predict, floor, cold) of decode rows measured with whatever the cache keeps."""
-    cold = attention_decode.traffic(heads, kv_bytes, batch, keys) > gpu.l2
+    """(predict, floor, cold) of decode rows measured with whatever the cache keeps, or with `rotated` operands that it cannot keep."""
+    cold = (attention_decode.traffic(heads, kv_bytes, batch, keys) > gpu.l2) | rotated
 
     def predict(gpu: Gpu, parameters: Mapping[str, float]) -> np.ndarray:
-        return attention_decode.time(gpu, parameters, heads, kv_bytes, batch, keys, window, warm=True).seconds
+        warm, fresh = (
+            attention_decode.time(gpu, parameters, heads, kv_bytes, batch, keys, window, warm=kept).seconds for kept in (True, False)
+        )
+        return np.asarray(np.where(rotated, fresh, warm)) if np.any(rotated) else warm
 
     def floor(gpu: Gpu) -> np.ndarray:
         compute, memory = attention_decode.floor(gpu, heads, kv_bytes, batch, keys)

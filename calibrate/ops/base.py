@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from calibrate.fitting import Parameter
+from calibrate.fitting import Parameter, held_out
 from sim.spec.hardware import Gpu
 
 SECONDS = 1e-6  # of the tables' unit
@@ -42,6 +42,12 @@ class Group:
     floor: Callable[[Gpu], np.ndarray]
     cold: np.ndarray
     hull: Mapping[str, np.ndarray]
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Rows no fit may see (bool): some of the shapes, and whatever the table itself keeps for validation."""
+        kept_back = self.rows["role"].to_numpy() == "holdout" if "role" in self.rows else False
+        return held_out(self.shapes) | kept_back
 
     curved = False  # whether a fit also holds measured points, so that no row can be held out from it
 

@@ -6,7 +6,7 @@ explains both: its parameters are those of "gemm" and of "quantise" (`sim.spec.f
 
 Published tables leave operands in the L2 cache between repeats. AIConfigurator rotates a few copies of the weights; a share of them is
 found in L2 that falls from 1 to 0 as the footprint of the rotation passes `l2cap` times its size. Rows of our own measurement are cold: it
-rotates through several times L2 (guide/kernels.md, 2.1 and 10).
+rotates through several times L2.
 
 Weight-only formats need no term for their conversion: per tile it is work per weight, which `a_tile`/tm is already.
 """
@@ -38,11 +38,11 @@ LEAST = 512  # of n and k: thinner products are other kernels
 FEWEST = 12  # weight shapes of a table from which some can be held out
 COPIES = 6.0  # of the weights in AIConfigurator's rotation; 3 fits as well, with a smaller l2cap
 SHARPNESS = 8.0  # with which the rotation falls out of L2
-NOMINAL = 0.8  # of L2: the guide's l2cap, to say which rows are cold before a fit knows its own
+NOMINAL = 0.8  # of L2: an l2cap, to say which rows are cold before a fit knows its own
 COLD = ("burstsim", "llmservingsim")  # sources that begin so were measured cold: by rotation, or in place in a model
 LAYERS = {"qkv_proj": "qkv", "o_proj": "o", "gate_up_proj": "gate_up", "down_proj": "down", "lm_head(per_sequence)": "lm_head"}
 
-# Starts are the guide's H200 rows, which also serve as the prior: coefficients are nearly the same from Hopper to Blackwell. The limits on
+# Starts are an H200's fit, which also serve as the prior: coefficients are nearly the same from Hopper to Blackwell. The limits on
 # e_c and a_tile keep the arithmetic of large shapes below 0.95 of the peak.
 _PLAIN = (
     Parameter("t0", 2.26e-6, 0.3e-6, 40e-6),
@@ -146,7 +146,8 @@ def _group(rows: pd.DataFrame, dtype: Dtype, framework: str, gpu: Gpu) -> Group:
     def predict(gpu: Gpu, fit: Mapping[str, float]) -> np.ndarray:
         cached = 0.0 if ours else 1.0 / (1.0 + (footprint / (fit["l2cap"] * gpu.l2)) ** SHARPNESS)
         seconds = gemm(gpu, fit, dtype, m, n, k, cached=cached).seconds
-        return np.asarray(seconds + quantise(gpu, fit, m, k).seconds if dtype.quantises else seconds)
+        # Our own grid times the kernel that quantises apart.
+        return np.asarray(seconds + quantise(gpu, fit, m, k).seconds if dtype.quantises and not ours else seconds)
 
     def floor(gpu: Gpu) -> np.ndarray:
         # Of one product's operands L2 can hold at most its own size from one repeat to the next.

@@ -5,7 +5,7 @@
 one kernel for all rows (vLLM with FlashAttention: give `mixed_fit`) or one for each kind (FlashInfer, TensorRT-LLM: the times add up).
 
 A window limits the keys that count. The mean length of decoders stands for their lengths: decode attention depends on the sum of KV tokens
-(guide, section 5: 1.7-2.6 % median error over mixed lengths).
+(1.7-2.6 % median error over mixed lengths).
 """
 from __future__ import annotations
 
@@ -120,6 +120,10 @@ class Attention:
         keys = min(held, decoders * self.limit)
         core, memory, fixed, _ = self.varlen.terms(decoders, keys, chunks)
         return explained(self.varlen.seconds(decoders, keys, chunks), core, memory, fixed)
+
+    def beside(self, decoders: int, held: int, n: int, before: int) -> float:
+        """`mixed_seconds` of one chunk of `n` tokens after `before` others beside decoders, where the two are one kernel."""
+        return self.mixed_seconds(decoders, 0.0, held, ((n, before),))
 
     def mixed_seconds(self, decoders: int, decode_seconds: float, held: int, chunks: Chunks) -> float:
         """`mixed(...).seconds`, quickly, for at least one chunk. `decode_seconds`: what `decode` says of these decoders alone."""

@@ -1,4 +1,4 @@
-"""Decode attention: one new query per sequence against its cached keys and values (form c of the kernel guide, section 3.1, extended).
+"""Decode attention: one new query per sequence against its cached keys and values.
 
 A kernel cuts the work into tiles: one per sequence and KV head (the query heads that share a KV head are packed into one tile of up to 64
 rows), and each tile's keys over S workers when there are fewer tiles than SMs. Time is the largest of waves of tiles, memory traffic and
@@ -9,8 +9,8 @@ arithmetic, softened where they meet:
     mem   = m (1 + t_m / (m + t_m)),  m = bytes / (e_m BW)                  # the memory system takes t_m to come up to speed
     t     = t0 + t_fold [packed] + t_q B H/SM + min over S of ( (w tile)^p + mem^p + comp^p )^(1/p) + [S > 1] (t_comb + t_s S B H/SM)
 
-Against the guide's form: `t_m` (0.5-0.7 of the bandwidth at 100 MB of KV, 0.9 at 1 GB: three points of the median), `rho`, `u`, `v` (head
-dims other than 128), and the best S in place of a continuous one, which keeps time monotone in batch and context: for any one S it is.
+Beyond a plain split-KV form: `t_m` (0.5-0.7 of the bandwidth at 100 MB of KV, 0.9 at 1 GB: three points of the median), `rho`, `u`, `v`
+(head dims other than 128), and the best S in place of a continuous one, which keeps time monotone in batch and context, as it is for any S.
 FlashAttention 2 packs, and splits, only groups of two query heads or more (`least`) and only without a window; TensorRT-LLM's kernels pack
 up to 32 (`most`); what is not packed takes a tile per query head, and all of its keys.
 """

@@ -1,4 +1,4 @@
-"""Prompt chunks and decoders in one variable-length call, as engines on FlashAttention 2 and 3 make it (kernel guide, section 5).
+"""Prompt chunks and decoders in one variable-length call, as engines on FlashAttention 2 and 3 make it.
 
 It is no sum of two kernels. A tile of FlashAttention 2 holds 64 rows of one query head; a decoder fills one row of it, once per query head,
 and its keys are neither packed by group nor split: a decoder's tile costs what a prompt's tile costs. The heads of a group run one after
@@ -8,7 +8,7 @@ the other over the whole batch, so that they read shared keys again where one KV
     mem   = KV bytes (1 + (G-1) miss) + ...,  miss = 1/(1 + (l2cap L2 / bytes per KV head)^gamma)
     t     = t0 + t_x tiles launched/SM + t_kv tokens KV/SM + ( core^p + mem^p )^(1/p),  core as in prefill
 
-On LLMServingSim's measurements held-out MAPE is 7-10 % (p95 24-39), against 27-41 % for the sum (the guide's figure). On its skew table,
+On LLMServingSim's measurements held-out MAPE is 7-10 % (p95 24-39), against 27-41 % for the sum. On its skew table,
 whose times are read as the sum of three layers (where memory-bound they are 3.04 times one), 8 % at equal lengths and 12-15 % at mixed
 ones. FlashAttention 3 packs the heads of a group over a paged cache and splits keys; nobody has published a mixed measurement of it.
 `packed` builds its form from its two pure kernels.
@@ -98,9 +98,9 @@ class Mixed:
             core, memory, fixed, least = self.terms(decoders, held, chunks)
             seconds: float = fixed + (core**self.p + memory**self.p) ** (1.0 / self.p)
             return seconds if seconds > least else float(least)
-        return self._single(decoders, held, *chunks[0])
+        return self.single(decoders, held, *chunks[0])
 
-    def _single(self, decoders: int, held: float, n: int, before: int) -> float:
+    def single(self, decoders: int, held: float, n: int, before: int) -> float:
         """The same for one chunk within the window beside decoders, of a kernel that packs: nearly every mixed step of an engine."""
         kv, query, per_tile, o, od, sms, pl, p, e_bw, per_key, per_row, per_pair, rate, bandwidth = self._constants
         end, mean = before + n, before + (n + 1) / 2

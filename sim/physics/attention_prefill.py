@@ -1,4 +1,4 @@
-"""Prefill attention: chunks of new tokens, each query against all keys before it (form c' of the kernel guide, section 4.1, extended).
+"""Prefill attention: chunks of new tokens, each query against all keys before it over tiles.
 
 Work is counted in token-times: a tile of 128 query rows against one key. Tiles are dealt to the SMs, and the longest cannot be divided:
 
@@ -6,7 +6,7 @@ Work is counted in token-times: a tile of 128 query rows against one key. Tiles 
     core = ((load/SM)^pl + (c (longest + o))^pl)^(1/pl) x 128 ( 4 D SM/(e P) + soft )
     t    = t0 + t_q B H/SM + t_kv tokens KV/SM + ( core^p + (bytes/(e_m BW))^p )^(1/p)
 
-Against the guide's form: `t_kv`, because the published times include the write of new keys and values into the paged cache, which costs
+Beyond a plain tile form: `t_kv`, because the published times include the write of new keys and values into the paged cache, which costs
 by head and token (H100: 0.5 ns each; without it heads without groups are off by 40 %); `soft`, the softmax: seconds per score on one SM,
 whatever D (vLLM bf16: 31 ps on H100 and 30 on B200, with `e` on its bound; 66 on RTX PRO 6000), which makes fits fit to lend: B200's on
 H100 are off by 9 % in the median, not 19; `c`, since kernels halve tiles or split keys when few. Peak P is fp8's where the keys are fp8

@@ -3,8 +3,8 @@
     t = t0 + bytes (1 - z + z/hit) / (e_m BW) ;  z = 1 / (1 + (bytes/L2)^2)
 
 What a kernel reads was written just before by its neighbour, so a share z of small operands never leaves L2, which is `hit` times as fast;
-serving engines and in-place profiles meet that, rotated benchmarks (`cold`) do not. The plain form t0 + bytes/(e_m BW) of the kernel guide
-(7) is the case z = 0. Bytes are those of the fused kernels of today's engines, with 16-bit activations. Fitted in place on vLLM 0.19,
+serving engines and in-place profiles meet that, rotated benchmarks (`cold`) do not. The plain form t0 + bytes/(e_m BW)
+is the case z = 0. Bytes are those of the fused kernels of today's engines, with 16-bit activations. Fitted in place on vLLM 0.19,
 t0 is 2 to 3 us and e_m about 0.9; kernels of 2023 reached 0.3 to 0.6 (norms upcast, lookups masked).
 """
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Seconds of a matrix product on one GPU, and of the kernel that quantises its activations.
 
-The structured form (c) of the project's kernel guide (guide/kernels.md, 2.1). A library chooses among tiles and splits of k; the form does
+A structured form. A library chooses among tiles and splits of k; the form does
 too, and takes the quickest: rounds of CTAs over the SMs, arithmetic that small tiles and clock droop slow down, HBM traffic that few CTAs
 cannot saturate, and operand traffic from L2. Thirteen parameters per GPU, dtype and library describe all shapes, so that a shape nobody
 measured is priced by what a kernel must do. Two bounds hold whatever the parameters: no time is below the datasheet's roofline, and none
@@ -27,7 +27,7 @@ SPLIT_LEAST = 128  # of k, to each part of a split
 STEP_K = 64  # k is read in steps of this many
 DROOP = 100e-6  # seconds of arithmetic after which clocks have begun to fall
 
-# Fewer than the guide's tiles: of six sets tried this was the best by cross-validation over 13 groups (mean median error 6.3 %, the others
+# Of six sets tried this was the best by cross-validation over 13 groups (mean median error 6.3 %, the others
 # 6.4 to 6.6), though chosen on those same folds; 256 x 128 never beats 128 x 256.
 _CANDIDATES = np.array([(tm, tn, s) for tm in (32, 64, 128) for tn in (64, 128, 256) for s in (1, 2, 4, 8, 16)], float)
 _LARGEST = 1.0 / 128 + 1.0 / 256  # of a tile's edges, what `a_tile` multiplies
@@ -107,7 +107,7 @@ def gemm_table(gpu: Gpu, fit: Mapping[str, float], dtype: Dtype, ms: ArrayLike, 
 
 
 def quantise(gpu: Gpu, fit: Mapping[str, float], m: ArrayLike, k: ArrayLike) -> Cost:
-    """Seconds to quantise (m, k) activations: a pass over them, cheaper while they still lie in L2 (guide/kernels.md, 2.1)."""
+    """Seconds to quantise (m, k) activations: a pass over them, cheaper while they still lie in L2."""
     elements = np.asarray(m, float) * np.asarray(k, float)
     resident = 1.0 / (1.0 + (3.0 * elements / gpu.l2) ** 4)
     traffic = fit["cb"] * elements / gpu.bandwidth * (1.0 - resident * fit["h"] / (1.0 + fit["h"]))

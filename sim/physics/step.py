@@ -12,11 +12,13 @@ and token counts padded to the captured sizes; without one a step takes at least
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from sim.core.request import Request
+from sim.physics.attention import Attention
 from sim.physics.base import Cost, Work
 from sim.physics.curve import ZERO, Curve, context_knots, token_knots, total
 from sim.physics.layers import Layers
@@ -25,7 +27,18 @@ from sim.spec.llm import Llm
 from sim.spec.scenario import EngineOptions, Pool
 
 ENDLESS = 1 << 60
-ROWS = 16  # numbers of decoders whose attention is tabulated at a time
+ROWS, EAGER = 16, 256  # numbers of decoders that are tabulated at a time, and at once
+
+
+class Row(NamedTuple):
+    """Steps that only decode, of so many decoders: `values` (s) at the context knots, `slopes` (s per token of context) after each, the
+    `least` that launches take, and what of the values is `other` than attention.
+    """
+
+    values: list[float]
+    slopes: list[float]
+    least: float
+    other: float
 
 
 class EngineStep:
@@ -47,6 +60,8 @@ class EngineStep:
         self.attention = layers.attention()
         # One kernel for decoders and chunks, or one for each; all kinds of layers of a model agree.
         self.together = all(attention.together for attention, _ in self.attention)
+        sole = self.together and len(self.attention) == 1 and self.lanes == 1
+        self._sole = (_quickest(self.attention[0][0]), self.attention[0][1]) if sole else ()
         self.context = context_knots(pool.engine.max_model_len or llm.max_position, (window for window, _ in llm.kv_groups))
         self.host, self.frontend, self.launches = layers.host(), layers.frontend(), layers.launches()
         self.assumed = layers.assumed(most, pool.engine.max_model_len or llm.max_position)
@@ -56,7 +71,9 @@ class EngineStep:
         self._linear, self._head = [seconds[tokens] for tokens in padded], self.head.seconds(most)
         self._decode: dict[int, Curve] = {}
         self._knots = self.context.tolist()
-        self._rows: list[tuple[list[float], list[float]] | None] = [None] * (most + 1)
+        self._rows: list[Row | None] = [None] * (most + 1)
+        for decoders in range(1, min(pool.engine.max_num_seqs, EAGER) + 1, ROWS):
+            self._fill(decoders)
 
     # -- plainly ------------------------------------------------------------
     def step(self, work: Work) -> Cost:
@@ -115,27 +132,43 @@ class EngineStep:
         context = held / decoders + 1.0
         if self.lanes > 1:
             decoders = -(-decoders // self.lanes)
-        values, slopes = self._rows[decoders] or self._fill(decoders)
+        values, slopes, least, _ = self._rows[decoders] or self._fill(decoders)
         knots = self._knots
         i = bisect_right(knots, context) - 1
-        last = len(slopes) - 1
-        if i < last:
+        if i < len(slopes):
             steps = int(knots[i + 1] - context) + 1
         else:
-            i, steps = last, ENDLESS
+            i, steps = i - 1, ENDLESS
         slope = slopes[i]
-        seconds = values[i] + slope * (context - knots[i]) + self._linear[decoders] + self._head[decoders]
-        if seconds < self.launches and not self.graphed(decoders):
-            return self.stages * self.launches + self.host, 0.0, min(steps, int((self.launches - seconds) / slope) + 1) if slope else steps
-        return self.stages * seconds + self.host, self.stages * slope, steps
+        seconds = values[i] + slope * (context - knots[i])
+        if seconds < least:
+            return least, 0.0, min(steps, int((least - seconds) / slope) + 1) if slope else steps
+        return seconds, slope, steps
 
     def mixed(self, decoders: int, held: int, chunks: Sequence[tuple[Request, int]]) -> float:
+        if len(chunks) == 1 and decoders and self._sole:
+            return self._beside(decoders, held, chunks[0])
         pieces = [(n, request.computed) for request, n in chunks]
         if self.lanes == 1:
             return self._stage(decoders, held / decoders + 1.0 if decoders else 0.0, pieces) + self.host
         decoders, context = self.share(decoders, held)
         batches = self.batches(decoders, pieces)
         return self.stages / len(batches) * sum(self._stage(decoders, context, some) for some in batches) + self.host
+
+    def _beside(self, decoders: int, held: int, chunk: tuple[Request, int]) -> float:
+        """The same for one chunk beside decoders, in a model with one kind of attention: nearly every such step."""
+        request, n = chunk
+        tokens = decoders + n
+        values, slopes, _, other = self._rows[decoders] or self._fill(decoders)
+        context = held / decoders + 1.0
+        i = bisect_right(self._knots, context) - 1
+        if i >= len(slopes):
+            i -= 1
+        alone = values[i] + slopes[i] * (context - self._knots[i]) - other
+        beside, layers = self._sole
+        both: float = layers * beside(decoders, held + decoders, n, request.computed)
+        seconds = self._linear[tokens] + self._head[decoders + 1] + (both if both > alone else alone)
+        return (seconds if seconds > self.launches or self.graphed(tokens) else self.launches) + self.host
 
     def _stage(self, decoders: int, context: float, pieces: Sequence[tuple[int, int]]) -> float:
         if not pieces:
@@ -154,10 +187,10 @@ class EngineStep:
         return seconds if seconds > self.launches or self.graphed(tokens) else self.launches
 
     def _attend(self, decoders: int, context: float) -> float:
-        """Attention of a lane's decoders, by the table."""
-        values, slopes = self._rows[decoders] or self._fill(decoders)
+        """Attention of a lane's decoders in one stage, by the table."""
+        values, slopes, _, other = self._rows[decoders] or self._fill(decoders)
         i = min(bisect_right(self._knots, context), len(slopes)) - 1
-        return values[i] + slopes[i] * (context - self._knots[i])
+        return (values[i] + slopes[i] * (context - self._knots[i]) - other) / self.stages
 
     # -- binding ------------------------------------------------------------
     def graphed(self, tokens: int) -> bool:
@@ -167,20 +200,18 @@ class EngineStep:
         """The token count that a captured graph computes."""
         return self.captured[bisect_left(self.captured, tokens)] if tokens and self.graphed(tokens) else tokens
 
-    def _fill(self, decoders: int) -> tuple[list[float], list[float]]:
-        """Rows of decode attention, for this many decoders and the next few."""
+    def _fill(self, decoders: int) -> Row:
+        """Rows of steps that only decode, for this many decoders of a lane and the next few."""
         counts = np.arange(decoders, min(decoders + ROWS, len(self._rows)))
         seconds = np.zeros((len(counts), len(self.context)))
         for attention, layers in self.attention:
             seconds += layers * attention.decode(counts[:, None].astype(float), self.context[None, :]).seconds
-        slopes = np.diff(seconds, axis=1) / np.diff(self.context)
-        for count, values, slope in zip(counts, seconds, slopes, strict=True):
-            self._rows[count] = self._rows[count] or (values.tolist(), slope.tolist())
+        slopes = self.stages * np.diff(seconds, axis=1) / np.diff(self.context)
+        for count, attended, slope in zip(counts.tolist(), self.stages * seconds, slopes, strict=True):
+            other = self.stages * (self._linear[count] + self._head[count]) + self.host
+            least = 0.0 if self.graphed(count) else self.stages * self.launches + self.host
+            self._rows[count] = self._rows[count] or Row((attended + other).tolist(), slope.tolist(), least, other)
         return self._rows[decoders]  # type: ignore[return-value]
-
-
-def _tokens(load: Sequence[tuple[int, int]]) -> int:
-    return sum(n for n, _ in load)
 
 
 def capture_sizes(engine: EngineOptions) -> tuple[int, ...]:
@@ -192,3 +223,13 @@ def capture_sizes(engine: EngineOptions) -> tuple[int, ...]:
     most = min(2 * engine.max_num_seqs, 512)
     sizes = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= most]
     return tuple(sizes)
+
+
+def _quickest(attention: Attention) -> Callable[[int, int, int, int], float]:
+    """`attention.beside`, without the ways there: it is called in every step with a prompt chunk."""
+    plain = attention.varlen is not None and attention.varlen.packs and not attention.window
+    return attention.varlen.single if plain else attention.beside  # type: ignore[union-attr]
+
+
+def _tokens(load: Sequence[tuple[int, int]]) -> int:
+    return sum(n for n, _ in load)

@@ -163,7 +163,15 @@ def _transfers() -> dict[str, Any]:
 
 def node(name: str) -> Node:
     """A node of the catalogue, or one described in a YAML file of the user's own. Raises BadInput with all that is wrong."""
-    path = _locate("nodes", "node", name)
+    return _read_node(_locate("nodes", "node", name)) if _of_ones_own(name) else _shipped_node(name)
+
+
+@cache
+def _shipped_node(name: str) -> Node:
+    return _read_node(_locate("nodes", "node", name))
+
+
+def _read_node(path: Traversable) -> Node:
     profile = Profile(path)
     title, interconnect, fits = profile.text("title"), profile.text("interconnect", INTERCONNECTS), profile.names("fits")
     values: dict[str, Any] = {key: profile.figure(key, kind) for key, kind in NODE_FIGURES.items()}

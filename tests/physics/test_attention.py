@@ -155,7 +155,7 @@ def test_a_mixed_step_is_quick():
 
 
 def test_unpacked_decoders_in_one_call_cost_more_than_the_sum():
-    """The guide's finding on vLLM's FlashAttention 2: 1.5 to 7.6 times the sum with many decoders of long context."""
+    """Measured on vLLM's FlashAttention 2: 1.5 to 7.6 times the sum with many decoders of long context."""
     one, apart = Attention(H100, D, P, M, LLAMA, 2.0), Attention(H100, D, P, None, LLAMA, 2.0)
     ratio = one.mixed(128, 128 * 16_384, [(128, 0)]).seconds / apart.mixed(128, 128 * 16_384, [(128, 0)]).seconds
     assert 1.5 < ratio < 8

@@ -13,7 +13,7 @@ from sim.spec.dtype import DTYPES
 from sim.spec.hardware import gpu
 
 GPUS = {name: gpu(name) for name in ("a100_sxm_80gb", "h100_sxm", "b200", "rtx_pro_6000", "l40s", "mi300x")}
-# guide/kernels.md 2.1: H100 and A100 bf16, H100 fp8.
+# Fitted to published tables: H100 and A100 bf16, H100 fp8.
 H100 = {
     "t0": 1.87e-6, "e_c": 0.98, "a_tile": 4.9, "pro": 1.33e-6, "e_m": 0.84, "b_sm": 61e9, "b_l2": 4.7, "sk": 1.65e-6, "p": 3.7, "q": 0.19,
     "thr": 0.043, "hit": 3.1, "l2cap": 0.79,

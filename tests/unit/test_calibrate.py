@@ -193,3 +193,45 @@ def test_the_shipped_transfer_errors_are_of_all_kernels_that_are_lent():
     text = files("hardware_profiles").joinpath("transfer.yaml").read_text()
     for op in ("gemm", "attn_decode", "attn_prefill", "moe", "all_reduce"):
         assert text.count(f"    {op}:") == 2
+
+
+CPU = """
+title: One core of the machine the tests run on
+vendor: none
+architecture: cpu
+node: pcie_l4
+sources:
+  guess: {kind: judgement, date: 2026-11, what: "generous limits, so that no measured point is faster"}
+memory: {value: 16GB, source: guess}
+bandwidth: {value: 400GB/s, source: guess}
+l2: {value: 32MiB, source: guess}
+sms: {value: 1, source: guess}
+flops:
+  bf16: {value: 2e13, source: guess}
+nvlink: {value: 0, source: guess}
+pcie: {value: 16GB/s, source: guess}
+tdp: {value: 100, source: guess}
+idle_watts: {value: 20, source: guess}
+price_per_hour: {value: 0.1, source: guess}
+"""
+
+
+def test_measured_here_fitted_here(tmp_path):
+    """The whole way on the CPU: real products timed by torch, a profile fitted to them, and its error on shapes it has not seen."""
+    pytest.importorskip("torch")
+    profile, raw, out = tmp_path / "cpu.yaml", tmp_path / "raw.csv", tmp_path / "mine.yaml"
+    profile.write_text(CPU)
+    sizes = [(m, n, k) for n in (512, 640, 768, 1024) for k in (512, 704, 896) for m in (1, 9, 33, 100)]
+    lines = ["kind,family,role,m,n,k,H,K,B,L,mix,S,prefix", *(f"gemm,bf16,fit,{m},{n},{k},,,,,,," for m, n, k in sizes)]
+    (tmp_path / "grid.csv").write_text("\n".join(lines) + "\n")
+    from calibrate.measure import measure
+
+    measure("cpu", tmp_path / "grid.csv", raw, scale=1)
+    assert invoke("calibrate", "fit", raw, "--gpu", profile, "-o", out).exit_code == 0
+    fit = gpu(str(out)).fit("gemm", "bf16", "any")
+    assert fit.points + fit.errors.points == len(sizes)
+    (row,) = json.loads(invoke("calibrate", "check", raw, "--gpu", out, "--json").output)
+    lent = json.loads(invoke("calibrate", "check", raw, "--gpu", profile, "--json").output)
+    # One shared core is a poor GPU: the fit must be far closer to it than what another chip lends, not close as such.
+    assert row["median_ape"] < 0.6
+    assert row["median_ape"] < 0.7 * lent[0]["median_ape"]

@@ -58,7 +58,13 @@ def test_newest_version_and_its_most_measured_kernel():
     (group,) = groups(table, H100)
     assert group.library == "vllm/0.24.0 usual"
     assert list(group.hull["m"]) == [1, 2]
-    assert list(group.shapes) == ["512x512"] * 2
+    assert list(group.shapes) == ["m1", "m2"]  # with so few weight shapes, token counts are held out
+
+
+def test_weight_shapes_are_held_out_where_there_are_enough():
+    table = rows(*(("aic:vllm/0.24.0", "bfloat16", "usual", 1, 512 * i, 512, 7.0 * i) for i in range(1, 14)))
+    (group,) = groups(table, H100)
+    assert list(group.shapes) == [f"{512 * i}x512" for i in range(1, 14)]
 
 
 def test_a_table_without_gemms_or_without_optional_columns():
@@ -109,7 +115,7 @@ def test_round_trip_recovers_the_times_of_unseen_shapes(dtype):
 @pytest.mark.skipif(not DATA.is_dir(), reason="the measured tables (shared/data/kernels) are not here")
 @pytest.mark.parametrize(("dtype", "median", "p95"), [("bf16", 0.045, 0.16), ("fp8", 0.035, 0.12)])
 def test_unseen_shapes_of_an_h100(dtype, median, p95):
-    """The goals of guide/kernels.md, 12, on the library they were set with (TensorRT-LLM 1.3.0rc20)."""
+    """The goals on the library they were set with (TensorRT-LLM 1.3.0rc20)."""
     table = pd.read_csv(DATA / "aic_h100_sxm_gemm.csv")
     group = next(g for g in groups(table, H100) if (g.dtype, g.framework) == (dtype, "trtllm"))
     unseen = held_out(group.shapes)

@@ -69,7 +69,7 @@ def test_a_fit_finds_what_made_the_rows() -> None:
 def test_groups_keep_the_newest_library_and_the_kernel_most_measured() -> None:
     older = table(source="aic:vllm/0.9.1")
     other = table(kernel="cutlass").iloc[:20]
-    trt, unknown = table(source="aic:trtllm/1.3.0rc20", dtype="fp8"), table(dtype="w4a8_mxfp4_mxfp8")
+    trt, unknown = table(source="aic:trtllm/1.3.0rc20", dtype="fp8"), table(dtype="w4a8_fp4")
     deepep = table(op="moe_deepep_decode")
     found = moe.groups(pd.concat([older, table(), other, trt, unknown, deepep], ignore_index=True), H100)
     assert {(group.dtype, group.framework, group.library, len(group.rows)) for group in found} == {

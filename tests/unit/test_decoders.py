@@ -60,7 +60,7 @@ def test_paged_takes_all_or_nothing():
     kv, request = Paged(4, 16), Request(0, 0.0, 100, 1)
     assert kv.grow(request, 33)
     assert (kv.free, kv.peak) == (1, 3)
-    request.computed = 33
+    request.computed, request.order = 33, 1
     assert not kv.grow(request, 40)
     assert kv.free == 1
     assert kv.need(request, 15) == 0
@@ -69,3 +69,14 @@ def test_paged_takes_all_or_nothing():
     assert not kv.take(1)
     kv.drop(request)
     assert (kv.free, kv.taken, kv.returned, kv.peak) == (3, 4, 3, 4)
+
+
+def test_a_cached_prefix_comes_with_its_blocks():
+    """Not computed, but held: a request takes blocks for its whole prefix when it is admitted, and gives all of them back."""
+    kv, request = Paged(8, 16), Request(0, 0.0, 100, 1)
+    request.cached = request.computed = 64
+    assert kv.need(request, 36) == 7
+    assert kv.grow(request, 36)
+    request.computed, request.order = 100, 1
+    kv.drop(request)
+    assert (kv.free, kv.taken, kv.returned) == (8, 7, 7)

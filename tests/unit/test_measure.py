@@ -21,7 +21,7 @@ from sim.core.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Points per block and role, as the calibration guide lists them: 1,849 in all.
+# Points per block and role, 1,849 in all.
 COUNTS = {
     ("gemm", "bf16", "fit"): 528, ("gemm", "fp8", "fit"): 376, ("gemm", "bf16", "holdout"): 100,
     ("attn_decode", "bf16kv", "fit"): 276, ("attn_decode", "fp8kv", "fit"): 82, ("attn_decode_hetero", "bf16kv", "holdout"): 72,
@@ -58,7 +58,7 @@ def small(tmp_path):
     return path
 
 
-def test_the_grid_has_the_points_of_the_guide():
+def test_the_grid_has_its_points():
     every = grid.points()
     found = collections.Counter(
         ("repeat", "", "repeat") if p.role == "repeat" else (p.kind, p.family if p.kind in FAMILIES else "", p.role) for p in every
