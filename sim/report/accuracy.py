@@ -17,6 +17,7 @@ import pandas as pd
 from sim.core.errors import BadInput
 from sim.report.svg import GRID, INK, SERIES, STYLE, svg
 from sim.report.words import number, percent, seconds
+from sim.spec.hardware import gpu, gpu_names
 from sim.study.validate import Summary
 
 FAMILIES = (
@@ -85,8 +86,23 @@ def tables(summary: Summary) -> list[Table]:
         _grouped("By model", _main(errors["metric x model"]), ("metric", "model")),
         _grouped("Leave-one-model-out, by source, engine and GPU", _main(held[" x ".join(fine)]), fine),
         _grouped("Leave-one-model-out, by model", _main(held["metric x model"]), ("metric", "model")),
-        _constants(summary), _assumed(summary), _could_not(summary),
+        _constants(summary), _kernels(), _assumed(summary), _could_not(summary),
     ]  # fmt: skip
+
+
+def _kernels() -> Table:
+    """Errors of every fitted kernel, from the profiles: on the shapes held out that are cold, as an engine meets them."""
+    rows = []
+    for name in gpu_names():
+        for fit in gpu(name).fits:
+            if fit.origin == name and fit.errors is not None:
+                shown = fit.errors
+                rows.append((
+                    name, fit.op, fit.dtype, fit.framework, fit.library, f"{fit.points:,}", f"{shown.points:,}", percent(shown.median),
+                    percent(shown.p95),
+                ))  # fmt: skip
+    head = ("gpu", "kernel", "dtype", "framework", "library", "fitted to", "held out", "median", "p95")
+    return Table("Kernels, on shapes held out", head, rows, 5)
 
 
 def _goals(summary: Summary) -> Table:
