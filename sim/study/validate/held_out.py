@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 
 CONSTANTS = {"host_overhead": "tpot", "frontend_overhead": "ttft"}
-LIGHT = 16  # requests in flight up to which a closed loop counts as lightly loaded
+LIGHT = 24  # requests in flight up to which a run counts as lightly loaded
 FEWEST = 4  # residuals a fit needs
+# Models on a GPU for a fit of its own. A host's time is of its engine, and one model's kernels would pass their errors off as it; the front
+# end's is of the machine and the load generator.
+MODELS = {"host_overhead": 2, "frontend_overhead": 1}
 MOST = {"host_overhead": 0.02, "frontend_overhead": 0.25}  # seconds
 COLUMNS = ("run_id", "model", "framework", "gpu", "light", "tpot", "ttft", *CONSTANTS)
 
@@ -38,7 +41,8 @@ def residuals(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def fit_constants(points: pd.DataFrame, exclude_model: str | None = None) -> dict[tuple[str, str], dict[str, float]]:
     """Seconds of host and front end by (framework, GPU), from `residuals` of all models but one.
 
-    A GPU with fewer than FEWEST light runs takes the shift of its framework over all GPUs; a framework with fewer is left out.
+    A GPU with light runs of too few models (MODELS) takes the shift of its framework over all GPUs; a framework with fewer than FEWEST
+    runs is left out.
     """
     used = points[points["light"] & (points["model"] != exclude_model)]
     fitted: dict[tuple[str, str], dict[str, float]] = {}
@@ -47,7 +51,7 @@ def fit_constants(points: pd.DataFrame, exclude_model: str | None = None) -> dic
         for constant, measure in CONSTANTS.items():
             of_framework = used[(used["framework"] == framework) & used[measure].notna()]
             here = of_framework[of_framework["gpu"] == gpu]
-            chosen = here if len(here) >= FEWEST else of_framework
+            chosen = here if len(here) >= FEWEST and here["model"].nunique() >= MODELS[constant] else of_framework
             if len(chosen) >= FEWEST:
                 values = (chosen[measure] + chosen[constant]).groupby(chosen["model"]).median()
                 shifts[constant] = float(np.clip(values.median(), 0.0, MOST[constant]))
@@ -58,8 +62,7 @@ def fit_constants(points: pd.DataFrame, exclude_model: str | None = None) -> dic
 
 def _gap(row: Mapping[str, Any], measure: str) -> float:
     """Measured minus predicted, seconds, of the mean or, without one, the median."""
-    for statistic in ("mean", "p50"):
-        name = f"{measure}_{statistic}"
-        if name in row["figures"]:
+    for name in (f"{measure}_mean", f"{measure}_p50", *(("itl_mean",) if measure == "tpot" else ())):
+        if name in row["measured"] and name in row["figures"]:
             return float(row["measured"][name] - row["figures"][name]) / 1e3
     return float("nan")

@@ -164,6 +164,9 @@ def _held_out(
 def _joined(case: Case, row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     pool = case.scenario["cluster"]["pools"][0]
     clients = float(row["concurrency"])
+    if clients != clients:
+        # Of an open loop, Little's law.
+        clients = float(row["request_rate"]) * float(row["e2e_mean_ms"]) / 1e3
     return {
         **found, "measured": case.measured, "source": row["source"], "gpu_written": row["gpu"], "model_written": row["model"],
         "engine": row["engine"], "model": case.scenario["model"], "gpu": pool["gpu"], "framework": pool["engine"]["framework"],
