@@ -27,6 +27,9 @@ from sim.spec.hardware import Gpu, node
 from sim.spec.llm import Llm, Matrix
 from sim.spec.scenario import Pool
 
+REACH = 2.0  # of matrix products, beyond the sizes they were fitted to
+# A twentieth of a step, and alike on all GPUs but for their bandwidth: that these are on loan is no news.
+SMALL = ("norm", "rope", "activation", "embedding", "sampling", "elementwise", "host", "launch", "frontend")
 LAUNCHES_PER_LAYER = 5  # two fused add-norms, rotary embedding with the cache write, attention, the gated activation
 LAUNCHES_PER_MOE = 6  # routing, sort, two grouped GEMMs, activation, weighted sum
 
@@ -120,31 +123,34 @@ class Layers:
         for matrix, dtype, _ in self.llm.linear(precision):
             if matrix.part != "embedding" and matrix.experts == 1:
                 n, k = self._share(matrix)
-                self._outside("gemm", dtype, m=tokens, n=n, k=k)
+                # The form holds beyond its range: fitted below a size, it predicts twice that size as well as those within.
+                self._outside("gemm", dtype, REACH, m=tokens, n=n, k=k)
         kind = "mla" if self.llm.attention == "mla" else "attn"
         dtype = "bf16" if precision.kv == "fp16" else precision.kv
         self._outside(f"{kind}_decode", dtype, context=context)
         self._outside(f"{kind}_prefill", dtype, context=context)
         if self.parallel.tp > 1:
-            self._outside("all_reduce", "", n=self.parallel.tp)
+            self._outside("all_reduce", "", gpus=self.parallel.tp)
         return self.kernels.assumed | self._lent()
 
     def _lent(self) -> set[str]:
         """Which kernels are another GPU's, and how far such loans were off."""
         said = set()
         for origin in {fit.origin for fit in self.kernels.used} - {self.gpu.name, ""}:
-            lent = [fit for fit in self.kernels.used if fit.origin == origin]
+            lent = [fit for fit in self.kernels.used if fit.origin == origin and fit.op not in SMALL]
+            if not lent:
+                continue
             known = [fit.errors for fit in lent if fit.errors]
             band = f"; on measured GPUs half of such kernels came within {100 * max(e.median for e in known):.0f} %" if known else ""
             said.add(f"{len(lent)} kinds of kernel of {self.gpu.name} are transferred from {origin} by datasheet ratios{band}")
         return said
 
     # -- parts ------------------------------------------------------------
-    def _outside(self, op: str, dtype: str, **sizes: float) -> None:
+    def _outside(self, op: str, dtype: str, reach: float = 1.0, **sizes: float) -> None:
         fit = self.kernels.fit(op, dtype)
         if fit is None:
             return
-        where = fit.outside(**sizes)
+        where = fit.outside(reach, **sizes)
         if where:
             band = f"; inside it 95 % of points come within {100 * fit.errors.p95:.0f} %" if fit.errors else ""
             self.kernels.assumed.add(f"{' '.join(filter(None, (op, fit.dtype)))} on {self.gpu.name}: {where}{band}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ class Row(NamedTuple):
 class EngineStep:
     """The step model of one replica: `llm` laid over `pool.parallel`, in the pool's precisions and engine options.
 
-    `assumed` says, for the report, which kernels are priced without a measurement or outside the measured range.
+    `assumed(context)` says, for the report, which kernels are priced without a measurement or outside the measured range, up to a context.
     """
 
     def __init__(self, llm: Llm, gpu: Gpu, pool: Pool):
@@ -64,7 +65,7 @@ class EngineStep:
         self._sole = (_quickest(self.attention[0][0]), self.attention[0][1]) if sole else ()
         self.context = context_knots(pool.engine.max_model_len or llm.max_position, (window for window, _ in llm.kv_groups))
         self.host, self.frontend, self.launches = layers.host(), layers.frontend(), layers.launches()
-        self.assumed = layers.assumed(most, pool.engine.max_model_len or llm.max_position)
+        self.assumed = partial(layers.assumed, most)
         self.used = layers.kernels.used
         padded = [self.padded(tokens) for tokens in range(most + 1)]
         seconds = self.layers.seconds(most)

@@ -13,9 +13,11 @@ from sim.spec.fit import Fit
 from sim.spec.scenario import Pool
 
 
-def pool_facts(pool: Pool, model: EngineStep, memory: Memory) -> dict[str, Any]:
-    """One pool's facts, of one replica where not said otherwise. FLOP and bytes are lower bounds: sliding-window layers' attention and the
-    vocabulary projection of prompt tokens are left out, so that utilisation is never flattered and the roofline is a floor.
+def pool_facts(pool: Pool, model: EngineStep, memory: Memory, longest: int) -> dict[str, Any]:
+    """One pool's facts, of one replica where not said otherwise; `longest` is the longest request's tokens.
+
+    FLOP and bytes are lower bounds: sliding-window layers' attention and the vocabulary projection of prompt tokens are left out, so that
+    utilisation is never flattered and the roofline is a floor.
     """
     chip, llm, gpus, kv = model.gpu, model.llm, pool.parallel.gpus, pool.precision.kv
     linear = [(m, dtype, count) for m, dtype, count in llm.linear(pool.precision) if m.part != "lm_head"]
@@ -38,15 +40,15 @@ def pool_facts(pool: Pool, model: EngineStep, memory: Memory) -> dict[str, Any]:
             {"name": name, "value": figure.value, "kind": figure.kind, "source": figure.source, "date": figure.date}
             for name, figure in sorted(chip.figures.items())
         ] + [_kernel(fit) for fit in model.used],
-        "extrapolated": sorted(model.assumed),
+        "extrapolated": sorted(model.assumed(longest)),
     }  # fmt: skip
 
 
 def _kernel(fit: Fit) -> dict[str, Any]:
     """A fit as a line of provenance; its value is the median error on points it has not seen, None where it is not known."""
     name = ".".join(filter(None, ("kernel", fit.op, fit.dtype)))
-    return {"name": name, "value": fit.errors.median if fit.errors else None, "kind": fit.kind, "source": f"{fit.library or fit.source}",
-            "date": ""}  # fmt: skip
+    source = f"{fit.library}, {fit.source}" if fit.library else fit.source
+    return {"name": name, "value": fit.errors.median if fit.errors else None, "kind": fit.kind, "source": source, "date": ""}
 
 
 def remarks(pool: Pool, model: EngineStep, memory: Memory) -> list[str]:

@@ -82,6 +82,8 @@ def _quiet_collector() -> Iterator[None]:
 def _meta(world: World, said: list[str], spent: float) -> dict[str, Any]:
     scenario = world.scenario
     parts = list(zip(scenario.cluster.pools, world.models, world.memories, strict=True))
+    pages = world.recorder.tables["requests"].pages()
+    longest = max((int((page["input_tokens"] + page["output_tokens"]).max(initial=0)) for page in pages), default=0)
     return {
         "version": sim.__version__,
         "seed": scenario.seed,
@@ -93,5 +95,5 @@ def _meta(world: World, said: list[str], spent: float) -> dict[str, Any]:
         "arrivals_end": world.door.last_arrival,
         "closed_loop": all(workload.closed_loop for workload in world.workloads),
         "remarks": [*(text for part in parts for text in assumptions.remarks(*part)), *said],
-        "pools": [assumptions.pool_facts(*part) for part in parts],
+        "pools": [assumptions.pool_facts(*part, longest) for part in parts],
     }

@@ -93,7 +93,8 @@ class World:
         longest = options.max_model_len or architecture.max_position
         _check_budget(pool, longest, where)
         limits = _limits(pool)
-        self.recorder.overheads += [model.frontend] * pool.replicas
+        # The last entry, that of requests no replica took, stays last.
+        self.recorder.overheads[-1:] = [*[model.frontend] * pool.replicas, 0.0]
         kind = ExactEngine if options.exact_steps else Engine
         for _ in range(pool.replicas):
             policy = BATCHERS.make(options.batcher), limits
@@ -133,9 +134,10 @@ class Client:
         return self._world.rng(f"{self.name}.{name}")
 
     def request(self, prompt: int, output: int, session: int = -1) -> Request:
+        if not self._cached:
+            return Request(-1, self.env._now, prompt, output, self._number, session)
         request = Request(-1, self.env._now, prompt, output, self._number, session)
-        if self._cached:
-            request.cached = request.computed = min(self._cached, prompt - 1)
+        request.cached = request.computed = min(self._cached, prompt - 1)
         return request
 
 

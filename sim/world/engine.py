@@ -34,6 +34,7 @@ class Engine:
         "_group",
         "_idle",
         "_limits",
+        "_lookahead",
         "_model",
         "_order",
         "_pairs",
@@ -62,6 +63,7 @@ class Engine:
     ):  # fmt: skip
         self._env, self.index, self._model, self.kv = env, index, model, kv
         self._batcher, self._limits = policy
+        self._lookahead = self._limits.lookahead
         self._stretches, self._stalls, self._ended = record
         self._group = Decoders(kv.block_size)
         self.waiting: deque[Request] = deque()
@@ -98,9 +100,10 @@ class Engine:
             self._idle = False
             self._steps = 0
             self._wait(WAKE)
-        elif self._limits.lookahead and self._steps:
-            self._fresh.append((self._env._now, request))
-            if self._steps > 1 and len(self._fresh) == 1 and not self.waiting and len(self.running) < self._limits.max_num_seqs:
+        elif self._lookahead and self._steps:
+            fresh = self._fresh
+            fresh.append((self._env._now, request))
+            if self._steps > 1 and len(fresh) == 1 and not self.waiting and len(self.running) < self._limits.max_num_seqs:
                 self._cut(1)
         else:
             self.waiting.append(request)
@@ -123,7 +126,7 @@ class Engine:
         if timer._value == self._ticket:
             if self._steps:
                 if self._fresh:
-                    self._join(self._start + self._lasts(self._steps - 1))
+                    self._join(self._start + self._lasts(self._steps - 1) if self._steps > 1 else self._start)
                 self._commit()
             self._plan()
 

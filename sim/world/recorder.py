@@ -15,7 +15,8 @@ from sim.world.timer import ANSWER
 class Recorder:
     """The tables of a run. `ended` counts requests with a row; `last` is when the last of them ended of itself, s.
 
-    `overheads` are the seconds, one entry per replica, that a request spends outside its engine: an answer comes that much later. What the
+    `overheads` are the seconds, one entry per replica and one for none (-1), that a request spends outside its engine: an answer comes that
+    much later. What the
     engine does is not touched, as a delay that is the same for all only moves arrivals and answers.
     """
 
@@ -23,7 +24,7 @@ class Recorder:
         self._env = env
         self.tables: dict[str, Table] = tables()
         self._requests = self.tables["requests"]
-        self.overheads: list[float] = []
+        self.overheads: list[float] = [0.0]
         self.ended = 0
         self.last = 0.0
 
@@ -48,7 +49,7 @@ class Recorder:
 
     def _end(self, request: Request, status: int, reason: int) -> None:
         self.ended += 1
-        overhead = self.overheads[request.replica] if request.replica >= 0 else 0.0
+        overhead = self.overheads[request.replica]
         self._requests.append((
             request.id, request.workload, request.session, request.replica, request.arrival, request.admitted, request.first, request.last,
             request.prompt, request.generated, request.output, request.preemptions, status, reason,
