@@ -36,12 +36,12 @@ def check(groups: list[Group], gpu: Gpu) -> tuple[list[Checked], list[str]]:
 
 
 def rows(checked: list[Checked]) -> list[dict[str, Any]]:
-    """One row per op and dtype (all frameworks together) and one per op, dtype and framework where there are several; as fractions."""
+    """One row per op and dtype, errors as fractions; where several frameworks were measured, `frameworks` holds a row of each."""
     found: list[dict[str, Any]] = []
     for key in dict.fromkeys((item.group.op, item.group.dtype) for item in checked):
         same = [item for item in checked if (item.group.op, item.group.dtype) == key]
-        found.append(_row(key, "all" if len(same) > 1 else same[0].group.framework, same))
-        found += [_row(key, item.group.framework, [item]) for item in same if len(same) > 1]
+        row = _row(key, "all" if len(same) > 1 else same[0].group.framework, same)
+        found.append(row | {"frameworks": [_row(key, item.group.framework, [item]) for item in same if len(same) > 1]})
     return found
 
 

@@ -50,11 +50,15 @@ def fit_all(groups: list[Group], gpu: Gpu, source: str) -> Fitted:
 
 
 def _prior(group: Group, gpu: Gpu) -> Fit | None:
-    """What another GPU lends for this kernel, of the same framework where it can, if it has all the parameters."""
+    """What another GPU of the architecture lends for this kernel, of the same framework where it can, if it has all the parameters.
+
+    Kernels of another architecture differ: as a prior they doubled the error of decode attention on H100.
+    """
     names = {parameter.name for parameter in group.parameters}
     lent = [
         fit for fit in gpu.fits
         if (fit.op, fit.dtype) == (group.op, group.dtype) and fit.origin != gpu.name and names <= set(fit.parameters)
+        and lender(fit.origin).architecture == gpu.architecture
     ]  # fmt: skip
     return min(lent, key=lambda fit: (fit.framework != group.framework, FRAMEWORKS.index(fit.framework)), default=None)
 

@@ -73,6 +73,7 @@ def check(tables: tuple[Path, ...], name: str, as_json: bool) -> None:
     checked, remarks = _checked(tables, name)
     found = rows(checked)
     if not as_json:
+        found = [line for row in found for line in (row, *row["frameworks"])]
         found = [{key: row[key] for key in ("op", "dtype", "framework", "n", "median_ape", "p95_ape", "mape", "bias")}
                  | {f"held_out_{key}": row["held_out_cold"].get(key, "") for key in ("n", "median_ape", "p95_ape")}
                  for row in found]  # fmt: skip

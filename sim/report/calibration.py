@@ -34,7 +34,7 @@ def draw(points: pd.DataFrame, gpu: str, path: Path) -> None:
     for op, axis in zip(ops, axes.flat, strict=False):
         _panel(axis, op, points[points["op"] == op])
     figure.suptitle(f"{gpu}: predicted against measured kernel times")
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
     try:
         figure.savefig(path, dpi=110)
     except OSError as error:
