@@ -9,7 +9,7 @@ from sim.physics.memory import Memory
 from sim.spec.scenario import Pool
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
-from sim.world.timer import ANSWER
+from sim.world.timer import Answer
 
 
 class Recorder:
@@ -58,4 +58,4 @@ class Recorder:
         if request.done is not None:
             # The event leads back to the request; without this cut every call would be a cycle for the garbage collector.
             done, request.done = request.done, None
-            self._env.timeout(ANSWER + overhead, request).callbacks.append(lambda timeout: done.succeed(timeout.value))
+            Answer(self._env, self._env._now + overhead, request, done.succeed)

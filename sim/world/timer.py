@@ -6,17 +6,21 @@ an overtaken one finds its ticket stale (`world/engine.py`), which costs a tenth
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappush
 from typing import Any
 
 from simpy import Environment, Event
 
+from sim.core.request import Request
+
 LAST = 2
 
 # Replicas whose steps take the same time stay in step and end theirs at one instant, up to rounding. So that rounding never decides whether
-# a caller's next request is in another replica's batch, an answer takes a nanosecond to its caller and an idle engine half of one to start:
-# requests then arrive, and steps end, on two combs that never meet.
-ANSWER = 1e-9
-WAKE = 0.5e-9
+# a caller's next request is in another replica's batch, or which of two callers comes first, answers arrive on whole nanoseconds, those of
+# one in the order of their replicas, and an idle engine starts a quarter of one after an arrival: requests arrive, and steps end, on two
+# combs that never meet.
+GRID = 1e-9
+WAKE = 0.25e-9
 
 
 class Timer(Event):
@@ -29,3 +33,15 @@ class Timer(Event):
         self._value = ticket
         self._ok = True
         env.schedule(self, LAST, seconds)  # type: ignore[arg-type]
+
+
+class Answer(Event):
+    """Calls `ring(request)` on the first whole nanosecond at least half of one after `at`; of one instant, in the order of replicas."""
+
+    def __init__(self, env: Environment, at: float, request: Request, ring: Callable[[Request], None]):
+        self.env = env
+        self.callbacks = [lambda event: ring(event._value)]
+        self._value = request
+        self._ok = True
+        # An absolute time, which SimPy's schedule cannot take: now + (time - now) would bring the rounding back.
+        heappush(env._queue, ((round(at / GRID) + 1) * GRID, 1.0 + request.replica / 2**20, next(env._eid), self))  # type: ignore[arg-type]

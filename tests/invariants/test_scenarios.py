@@ -43,12 +43,15 @@ ENGINE = st.fixed_dictionaries({
     "enable_chunked_prefill": st.booleans(),
     "cuda_graph": st.booleans(),
     "long_prefill_token_threshold": st.sampled_from([0, 40]),
+    "async_scheduling": st.booleans(),
+    "attention": st.sampled_from(["flash", "flash", "naive"]),
+    "framework": st.sampled_from(["vllm", "vllm", "trtllm"]),
 })  # fmt: skip
 POOL = st.fixed_dictionaries({
-    "gpu": st.sampled_from(["h100_sxm", "l40s"]),
+    "gpu": st.sampled_from(["h100_sxm", "l40s", "b200"]),
     "replicas": st.integers(1, 3),
     "engine": ENGINE,
-    "parallel": st.sampled_from([{"tp": 1}, {"tp": 2}]),
+    "parallel": st.sampled_from([{"tp": 1}, {"tp": 2}, {"tp": 2, "pp": 2}, {"tp": 1, "dp": 2}, {"tp": 1, "pp": 2, "dp": 2}]),
     "model": st.sampled_from(["meta-llama/Llama-3.1-8B", "openai/gpt-oss-20b", "Qwen/Qwen3-30B-A3B"]),
     "precision": st.just({"attention": "bf16", "mlp": "fp8", "kv": "fp8"}),
 })  # fmt: skip
@@ -57,11 +60,12 @@ LENGTHS = st.sampled_from([
     {"kind": "uniform", "input": [1, 800], "output": [1, 120]},
     {"kind": "lognormal", "input": {"mean": 200, "sigma": 1.0, "max": 900}, "output": {"mean": 60, "sigma": 1.0}},
 ])  # fmt: skip
-COUNT, RATE = st.integers(1, 40), st.floats(1, 80)
+COUNT, RATE, CACHED = st.integers(1, 40), st.floats(1, 80), st.sampled_from([0, 0, 64])
+SENT = {"num_requests": COUNT, "cached_prefix": CACHED, "lengths": LENGTHS}
 WORKLOAD = st.one_of(
-    st.fixed_dictionaries({"kind": st.just("poisson"), "rate": RATE, "num_requests": COUNT, "lengths": LENGTHS}),
-    st.fixed_dictionaries({"kind": st.just("gamma"), "rate": RATE, "cv": st.just(3), "num_requests": COUNT, "lengths": LENGTHS}),
-    st.fixed_dictionaries({"kind": st.just("closed"), "concurrency": st.integers(1, 12), "num_requests": COUNT, "lengths": LENGTHS}),
+    st.fixed_dictionaries({"kind": st.just("poisson"), "rate": RATE, **SENT}),
+    st.fixed_dictionaries({"kind": st.just("gamma"), "rate": RATE, "cv": st.just(3), **SENT}),
+    st.fixed_dictionaries({"kind": st.just("closed"), "concurrency": st.integers(1, 12), **SENT}),
 )
 ROUTER = st.sampled_from([{"kind": k} for k in ("round_robin", "random", "least_loaded", "power_of_two", "session_affinity")])
 ADMISSION = st.sampled_from([{"kind": "always"}, {"kind": "max_queue", "limit": 2}, {"kind": "token_bucket", "rate": 20, "burst": 5}])
