@@ -117,14 +117,11 @@ class Fit:
     def __getitem__(self, name: str) -> float:
         return self.parameters[name]
 
-    def outside(self, reach: float = 1.0, **sizes: float) -> str:
-        """The first of `sizes` that lies outside the measured range, in words; '' when all are inside or nothing was measured.
-
-        A form that holds beyond its range has a `reach`: by that factor sizes may exceed it.
-        """
+    def outside(self, **sizes: float) -> str:
+        """The first of `sizes` that lies outside the measured range, in words; '' when all are inside or nothing was measured."""
         for name, size in sizes.items():
             low, high = self.hull.get(name, (size, size))
-            if not low / reach <= size <= high * reach:
+            if not low <= size <= high:
                 return f"{name} {size:g} is outside the measured {low:g} to {high:g}"
         return ""
 

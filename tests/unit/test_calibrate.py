@@ -181,7 +181,7 @@ def test_profiles_hold_their_errors_on_the_published_tables(name):
     checked, _ = check(measured.groups(measured.read(paths), chip)[0], chip)
     lines = [line for row in rows(checked) for line in (row, *row["frameworks"])]
     found = {(line["op"], line["dtype"], line["framework"]): line for line in lines}
-    assert found["gemm", "bf16", "vllm"]["held_out"]["median_ape"] < 0.08
+    assert found["gemm", "bf16", "vllm"]["held_out"]["median_ape"] < 0.075
     assert found["attn_decode", "bf16", "vllm"]["held_out_cold"]["median_ape"] < 0.07
     assert found["attn_prefill", "bf16", "vllm"]["held_out"]["median_ape"] < 0.12
     for key, row in found.items():
