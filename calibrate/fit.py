@@ -35,7 +35,8 @@ def fit_all(groups: list[Group], gpu: Gpu, source: str) -> Fitted:
     for group in groups:
         prior = _prior(group, gpu)
         kept = ~group.held_out
-        need = WITH_PRIOR if prior else int(np.ceil(SPARE * len(group.parameters)))
+        need = int(np.ceil(SPARE * len(group.parameters)))
+        need = min(need, WITH_PRIOR) if prior else need
         if kept.sum() < need:
             remarks.append(f"{title(group)}: {kept.sum()} points to fit, {need} are needed; measure more shapes")
             continue
@@ -75,7 +76,7 @@ def _fit(group: Group, gpu: Gpu, kept: np.ndarray, prior: Fit | None, source: st
     return Fit(
         group.op, group.dtype, group.framework, found | group.refine(gpu, found, whole), gpu.name, "fitted", source, group.library,
         int((whole if group.curved else kept).sum()), prior.origin if prior else "",
-        {name: (float(sizes.min()), float(sizes.max())) for name, sizes in group.hull.items()}, shown,
+        {name: (float(np.nanmin(sizes)), float(np.nanmax(sizes))) for name, sizes in group.hull.items()}, shown,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Writing fits into a hardware profile: the datasheet part stays as it is written, the list of `fits` below it is replaced.
 
-A fit of the same operation, dtype and framework replaces the old one; others stay. The file is written whole beside its target and moved.
+A fit of the same operation, dtype, framework and version replaces the old one; others stay. The file is written whole beside its target
+and moved.
 """
 from __future__ import annotations
 
@@ -56,8 +57,8 @@ def _source_name(sources: dict[str, Any], what: str) -> str:
 
 
 def _entry(fit: Fit, source: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {"op": fit.op, "dtype": fit.dtype, "framework": fit.framework, "library": fit.library, "source": source}
-    entry |= {"points": fit.points, "prior": fit.prior, "parameters": dict(fit.parameters)}
+    entry: dict[str, Any] = {"op": fit.op, "dtype": fit.dtype, "framework": fit.framework, "version": fit.version}
+    entry |= {"library": fit.library, "source": source, "points": fit.points, "prior": fit.prior, "parameters": dict(fit.parameters)}
     entry["hull"] = {name: [_short(low), _short(high)] for name, (low, high) in fit.hull.items()}
     if fit.errors:
         entry["errors"] = {"points": fit.errors.points, **{key: _short(getattr(fit.errors, key)) for key in ("median", "p95", "mape")}}
@@ -68,8 +69,8 @@ def _short(number: float) -> float | int:
     return int(number) if float(number).is_integer() else float(f"{number:.3g}")
 
 
-def _key(entry: dict[str, Any]) -> tuple[str, str, str]:
-    return str(entry["op"]), str(entry.get("dtype", "")), str(entry["framework"])
+def _key(entry: dict[str, Any]) -> tuple[str, str, str, str]:
+    return str(entry["op"]), str(entry.get("dtype", "")), str(entry["framework"]), str(entry.get("version", ""))
 
 
 def _text(entry: dict[str, Any]) -> str:

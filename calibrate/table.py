@@ -26,6 +26,20 @@ COLUMNS = (
 )  # fmt: skip
 TOLERANCE = 0.98  # of the datasheet's floor: clocks and rounding of a table
 NAMED = 5  # rows named in one message
+# Why rows of a kind are in no group.
+WHY = {
+    "attn_decode_hetero": "batches of unequal lengths test what equal ones predict",
+    "memcpy": "copies test the datasheet's bandwidth; no step has them as a kernel",
+    "launch": "a launch from torch is not an engine's, which a profile's `launch` is",
+    "layer_stack": "whole layers test the sum of the kernels",
+    "throttle": "a sustained load shows clocks, not a kernel",
+    "fp8_quant": "casts are fitted with the fp8 products of the same run, and there are none",
+    "gemm": "n or k below 512, a dtype unknown here, or not of the newest release and its most frequent kernel",
+    "attn_decode": "head dim over 256, keys of another dtype, or not of the most frequent kernel",
+    "attn_prefill": "head dim over 256, a single new token, keys of another dtype, or not of the most frequent kernel",
+    "attn_mixed": "a chunk or decoders alone, keys not in 16 bits, heads unknown, or not of the most frequent kernel",
+}
+OTHERWISE = "no form takes this kind, or its dtype, sizes, kernel or model are none a fit takes"
 
 
 def read(paths: Sequence[Path]) -> pd.DataFrame:
@@ -75,10 +89,12 @@ def groups(table: pd.DataFrame, gpu: Gpu) -> tuple[list[Group], list[str]]:
     Raises BadInput when half the points of a group are under the roofline: such a table is not in microseconds, or not of this GPU.
     """
     # Repeated points tell the noise of a measurement; a fit would take them for more shapes of the same kind.
-    table = table[table["role"] != "repeat"] if "role" in table else table
+    repeats = table["role"].eq("repeat") if "role" in table else pd.Series(False, table.index)
+    table = table[~repeats]
     found = [group for op in OPS for group in op.groups(table, gpu)]
     kept, remarks = [], []
     problems: list[Problem] = []
+    left = _left_out(table, found)
     for group in found:
         ratio = group.seconds / np.maximum(group.floor(gpu), 1e-30)
         under = ratio < TOLERANCE
@@ -90,7 +106,18 @@ def groups(table: pd.DataFrame, gpu: Gpu) -> tuple[list[Group], list[str]]:
         kept.append(_only(group, ~under))
     if problems:
         raise BadInput(problems)
-    return kept, remarks
+    told = [f"{repeats.sum()} repeated points are not fitted: they tell the noise of the measurement"] if repeats.any() else []
+    return kept, [*remarks, *left, *told]
+
+
+def _left_out(table: pd.DataFrame, found: Sequence[Group]) -> list[str]:
+    """What no group took, by kind, and why."""
+    used = {key for group in found for key in zip(group.rows["file"], group.rows["line"], strict=True)}
+    taken = np.array([key in used for key in zip(table["file"], table["line"], strict=True)], bool)
+    kinds = table["op"].where(table["op"].notna(), "attn_mixed" if "prefill_chunk" in table else "rows without an op")
+    counts = kinds[~taken].value_counts(sort=False)
+    whole = kinds.value_counts()
+    return [f"{kind}: {count} of {whole[kind]} rows are not used: {WHY.get(str(kind), OTHERWISE)}" for kind, count in counts.items()]
 
 
 def title(group: Group) -> str:

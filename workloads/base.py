@@ -12,20 +12,25 @@ from __future__ import annotations
 import abc
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 from pydantic import Field
 
+from sim.core.content import Content
 from sim.core.registry import LENGTHS
 from sim.core.request import Request
 from sim.core.units import CENTURY, Seconds
+from workloads._adapters import Adapters
+from workloads._prefixes import NOTHING, Prefixes, beginnings, openings
 from workloads.lengths.base import Lengths
 
 BLOCK = 4096
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Cached = Annotated[int, Field(ge=0, le=10**7)]
 Clients = Annotated[int, Field(ge=1, le=10**6)]
+Samples = Annotated[int, Field(ge=1, le=1000)]
 Rate = Annotated[float, Field(gt=0, le=1e9)]
 Variation = Annotated[float, Field(ge=0.01, le=100)]
 Positive = Annotated[float, Field(gt=0)]
@@ -41,8 +46,14 @@ class Client(Protocol):
 
     def rng(self, name: str) -> np.random.Generator: ...
 
-    def request(self, prompt: int, output: int, session: int = -1) -> Request:
-        """A request arriving now; `prompt` and `output` are token counts >= 1."""
+    def keys(self, count: int) -> int:
+        """The first of `count` integers in a row that name contents and that nobody else has."""
+
+    def request(self, prompt: int, output: int, session: int = -1, content: Content | None = None, reply: int = 0) -> Request:
+        """A request arriving now; `prompt` and `output` are token counts >= 1.
+
+        `content` says what of the prompt others may share, by default the workload's `shared_prefix`; `reply` is the key of what follows.
+        """
 
     def submit(self, request: Request) -> None:
         """Send it and go on."""
@@ -54,13 +65,16 @@ class Client(Protocol):
 class Workload(Protocol):
     """`closed_loop`: the load waits for answers, so it bends to the cluster and cannot overload it.
 
-    `cached_prefix`: tokens at the front of every prompt that are always in the prefix cache, such as a shared system prompt; they are not
-    computed, but take blocks in each request.
+    `shared_prefix`: tokens at the front of every prompt that all its requests have in common, such as a system prompt.
+    `adapters`: which low-rank adapters they ask for.
     """
 
     name: str
     closed_loop: ClassVar[bool]
-    cached_prefix: int
+    shared_prefix: int
+    model: str
+    priority: int
+    adapters: Adapters | None
 
     def prepare(self) -> list[str]:
         """Read and check inputs, once, before `expected` and `drive`. Returns remarks for the result (such as rows left out).
@@ -79,7 +93,9 @@ class Workload(Protocol):
 class OpenLoop(abc.ABC):
     """Traffic that does not wait for answers. It ends after `num_requests` or `duration`, whichever comes first; one of them is needed.
 
-    `start`: when the traffic begins; `duration`: arrivals fall in [start, start + duration).
+    `start`: when the traffic begins; `duration`: arrivals fall in [start, start + duration). `prefixes`: after the shared prefix, a prompt
+    has one of several beginnings; both are part of its length. `samples`: each of the `num_requests` prompts is sent so many times at once,
+    as for the best of n or a group of RL; lengths of the further answers are drawn without regard to the prompt's.
     """
 
     closed_loop: ClassVar[bool] = False
@@ -88,7 +104,12 @@ class OpenLoop(abc.ABC):
     start: NonNegativeSeconds = 0.0
     num_requests: Count | None = None
     duration: PositiveSeconds | None = None
-    cached_prefix: Cached = 0
+    shared_prefix: Cached = 0
+    prefixes: Prefixes | None = None
+    samples: Samples = 1
+    model: str = ""
+    priority: int = 0
+    adapters: Adapters | None = None
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -98,7 +119,7 @@ class OpenLoop(abc.ABC):
         return prepared(self.lengths)
 
     def expected(self) -> int | None:
-        return self.num_requests if self.duration is None else None
+        return self.num_requests * self.samples if self.num_requests is not None and self.duration is None else None
 
     @abc.abstractmethod
     def arrivals(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -106,12 +127,21 @@ class OpenLoop(abc.ABC):
 
     def drive(self, world: Client) -> Generator[Any, Any, None]:
         lengths, left = world.rng("lengths"), self.num_requests
+        further = world.rng("samples") if self.samples > 1 else None
+        alike = further is None and self.prefixes is None
+        starts = repeat(NOTHING) if alike else beginnings(world, self.shared_prefix, self.prefixes)
         for times in self.arrivals(world.rng("arrivals")):
             prompts, outputs = self.lengths.draw(lengths, BLOCK)
             count = len(times) if left is None else min(left, len(times))
             if self.duration is not None:
                 count = min(count, int(np.searchsorted(times, self.duration)))
-            yield from send(world, self.start + times[:count], prompts, outputs)
+            at, prompts, outputs = self.start + times[:count], prompts[:count], outputs[:count]
+            contents = None if alike else openings(world, starts, prompts.tolist(), self.samples)
+            if further is not None:
+                more = (self.lengths.draw(further, BLOCK)[1][:count] for _ in range(self.samples - 1))
+                at, prompts = np.repeat(at, self.samples), np.repeat(prompts, self.samples)
+                outputs = np.stack([outputs, *more], axis=1).ravel()
+            yield from send(world, at, prompts, outputs, contents=contents)
             left = None if left is None else left - count
             if count < len(times) or left == 0:
                 return
@@ -152,27 +182,33 @@ def prepared(lengths: Lengths) -> list[str]:
 
 
 def send(
-    world: Client, times: np.ndarray, prompts: np.ndarray, outputs: np.ndarray, sessions: np.ndarray | None = None
-) -> Generator[Any, Any, None]:
+    world: Client, times: np.ndarray, prompts: np.ndarray, outputs: np.ndarray, sessions: np.ndarray | None = None,
+    contents: Iterator[tuple[Content | None, int]] | None = None,
+) -> Generator[Any, Any, None]:  # fmt: skip
     """Submit a request at each of `times` (absolute, ascending); equal times go out together, without a wait between them.
 
-    `prompts` and `outputs` are token counts, at least as many as times; `sessions` numbers the session of each request.
+    `prompts` and `outputs` are token counts, at least as many as times; `sessions` numbers the session of each request, and `contents` says
+    (content, reply) of each, asked for when it is sent.
     """
     env, timeout, request, submit = world.env, world.env.timeout, world.request, world.submit
     # The last time asked for, not env.now: rounding of a wait must not split arrivals of one instant.
     clock = env.now
-    if sessions is None:
+    if sessions is None and contents is None:
         for at, prompt, output in zip(times.tolist(), prompts.tolist(), outputs.tolist(), strict=False):
             if at > clock:
                 yield timeout(at - env.now)
                 clock = at
             submit(request(prompt, output))
         return
-    for at, prompt, output, session in zip(times.tolist(), prompts.tolist(), outputs.tolist(), sessions.tolist(), strict=False):
+    numbers: Iterable[int] = repeat(-1) if sessions is None else sessions.tolist()
+    said: Iterable[tuple[Content | None, int]] = repeat((None, 0)) if contents is None else contents
+    for at, prompt, output, session, (content, reply) in zip(
+        times.tolist(), prompts.tolist(), outputs.tolist(), numbers, said, strict=False
+    ):
         if at > clock:
             yield timeout(at - env.now)
             clock = at
-        submit(request(prompt, output, session))
+        submit(request(prompt, output, session, content, reply))
 
 
 def pairs(lengths: Lengths, rng: np.random.Generator) -> Iterator[tuple[int, int]]:

@@ -8,17 +8,27 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+from sim.core.content import Content
 from sim.core.registry import LENGTHS
+from workloads._adapters import Adapters
+from workloads._prefixes import Prefixes, beginnings, cut
 from workloads.base import Cached, Client, Clients, Count, NonNegativeSeconds, pairs, prepared
 
 
 @dataclass(kw_only=True)
 class Closed:
-    """`num_requests` in all. `think_time`: pause between an answer and the client's next request. A rejected request counts as sent."""
+    """`num_requests` in all. `think_time`: pause between an answer and the client's next request. A rejected request counts as sent.
+
+    `prefixes`: after the shared prefix, a prompt has one of several beginnings; both are part of its length.
+    """
 
     closed_loop: ClassVar[bool] = True
     name: str = ""
-    cached_prefix: Cached = 0
+    shared_prefix: Cached = 0
+    prefixes: Prefixes | None = None
+    model: str = ""
+    priority: int = 0
+    adapters: Adapters | None = None
     lengths: Annotated[Any, LENGTHS]
     concurrency: Clients
     num_requests: Count
@@ -36,14 +46,18 @@ class Closed:
             yield world.env.timeout(self.start - world.env.now)
         turns = iter(range(self.num_requests))
         lengths = pairs(self.lengths, world.rng("lengths"))
+        starts = None if self.prefixes is None else beginnings(world, self.shared_prefix, self.prefixes)
         clients = min(self.concurrency, self.num_requests)
-        yield world.env.all_of([world.env.process(self._client(world, turns, lengths)) for _ in range(clients)])
+        yield world.env.all_of([world.env.process(self._client(world, turns, lengths, starts)) for _ in range(clients)])
 
-    def _client(self, world: Client, turns: Iterator[int], lengths: Iterator[tuple[int, int]]) -> Generator[Any, Any, None]:
+    def _client(
+        self, world: Client, turns: Iterator[int], lengths: Iterator[tuple[int, int]], starts: Iterator[Content] | None
+    ) -> Generator[Any, Any, None]:
         first = True
         for _ in turns:
             if self.think_time and not first:
                 yield world.env.timeout(self.think_time)
             first = False
             prompt, output = next(lengths)
-            yield world.call(world.request(prompt, output))
+            content = None if starts is None else cut(next(starts), prompt)
+            yield world.call(world.request(prompt, output, content=content))

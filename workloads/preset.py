@@ -10,18 +10,25 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from workloads import presets
-from workloads.base import Cached, Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, Variation, needs_an_end
+from workloads._adapters import Adapters
+from workloads._prefixes import Prefixes
+from workloads.base import Cached, Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, Samples, Variation, needs_an_end
 from workloads.gamma import Gamma
 from workloads.lengths.preset import Preset as PresetLengths
 
 
 @dataclass(kw_only=True)
 class Preset:
-    """`preset`: a name in workloads/presets. `rate` and `cv` default to the trace's own."""
+    """`preset`: a name in workloads/presets. `rate` and `cv` default to the trace's own. The rest is as for every open-loop kind."""
 
     closed_loop: ClassVar[bool] = False
     name: str = ""
-    cached_prefix: Cached = 0
+    shared_prefix: Cached = 0
+    prefixes: Prefixes | None = None
+    samples: Samples = 1
+    model: str = ""
+    priority: int = 0
+    adapters: Adapters | None = None
     preset: str
     rate: Rate | None = None
     cv: Variation | None = None
@@ -52,6 +59,9 @@ class Preset:
             start=self.start,
             num_requests=self.num_requests,
             duration=self.duration,
+            shared_prefix=self.shared_prefix,
+            prefixes=self.prefixes,
+            samples=self.samples,
         )
         return self._gamma.prepare()
 

@@ -1,5 +1,7 @@
 """Attention kernels: decode and prefill of grouped heads, and both in one variable-length call (columns of LLMServingSim's profiles).
 
+Mixed rows say their heads, or a model of the catalogue and the `tp` that divides its heads.
+
 What is left out of the fits, and why: rows in which prefill has one new token (engines call the decode kernel); head dims above 256
 (another kernel on every GPU); all but the major kernel of a framework and dtype (vLLM 0.24 takes Triton for fp8 keys at head dim 192, and
 FlashInfer elsewhere); bf16 arithmetic over an fp8 cache in TensorRT-LLM's prefill (it has an fp8 kernel); decode by TensorRT-LLM 1.0 on
@@ -9,23 +11,26 @@ the L2 cache these stay in it, which `predict` takes into account and `cold` lea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
 from calibrate.fitting import Parameter
 from calibrate.ops.base import Group
+from sim.core.errors import BadInput
 from sim.physics import attention_decode, attention_prefill
 from sim.physics.attention_decode import Shape
-from sim.physics.attention_mixed import TILE, Mixed
+from sim.physics.attention_mixed import PACKED_TILE, TILE, Mixed
 from sim.physics.attention_prefill import ENDLESS, Piece, piece
 from sim.spec.hardware import Gpu
+from sim.spec.llm import llm
 
 DTYPES = {"bfloat16": "bf16", "float16": "bf16", "fp8": "fp8"}
 KV_BYTES = {"bf16": 2.0, "fp8": 1.0}
 WIDEST = 256
 FRAMEWORKS = {"vllm": "vllm", "trtllm": "trtllm", "sglang": "sglang"}
-LLAMA_8B = (32, 8, 128)  # heads of the one model in the mixed profiles
+HEAD_COLUMNS = ("n_heads", "n_kv_heads", "head_dim")
 
 
 def held(name: str, value: float) -> Parameter:
@@ -55,6 +60,7 @@ MIXED = (
     Parameter("e_m", 0.8, 0.1, 0.95), Parameter("t_x", 3e-7, 1e-10, 1e-5), Parameter("t_kv", 6e-8, 1e-10, 1e-6),
     Parameter("l2cap", 2.0, 0.01, 4.0), Parameter("gamma", 2.0, 0.5, 10.0), held("tile", float(TILE)),
 )  # fmt: skip
+PACKING = ("flash3", "fa3")  # kernels whose tiles hold the query heads of a group, by the end of their name
 
 
 def column(rows: pd.DataFrame, name: str) -> np.ndarray:
@@ -102,9 +108,31 @@ def groups(table: pd.DataFrame, gpu: Gpu) -> list[Group]:
                 if group:
                     found.append(group)
     if {"prefill_chunk", "kv_prefill", "n_decode", "kv_decode"} <= set(table.columns):
-        kept = table[(table["prefill_chunk"] > 0) & (table["n_decode"] > 0) & table["model"].eq("meta-llama/Llama-3.1-8B")]
-        found += [_mixed(rows.reset_index(drop=True), gpu, str(source)) for source, rows in kept.groupby("source", sort=True)]
+        kept = _with_heads(table[(table["prefill_chunk"] > 0) & (table["n_decode"] > 0)])
+        found += [_mixed(major(rows), gpu, str(source)) for source, rows in kept.groupby("source", sort=True)]
     return found
+
+
+def _with_heads(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mixed rows over 16-bit keys that say their heads or those of a model we know; `heads_from` says which of the two."""
+    rows = rows.reindex(columns=list(dict.fromkeys((*rows.columns, *HEAD_COLUMNS, "model", "tp", "kernel", "kv_dtype"))))
+    own = rows[list(HEAD_COLUMNS)].notna().all(axis=1)
+    named = [_heads_of(model, tp) for model, tp in zip(rows["model"], rows["tp"].fillna(1.0), strict=True)]
+    heads = {name: rows[name].where(own, [one[i] for one in named]) for i, name in enumerate(HEAD_COLUMNS)}
+    kernels = [name if isinstance(name, str) else "" for name in rows["kernel"]]
+    rows = rows.assign(**heads, heads_from=np.where(own, "row", "model"), kernel=kernels)
+    wide = rows["kv_dtype"].isna() | rows["kv_dtype"].map(DTYPES).eq("bf16")
+    return rows[rows["n_heads"].ge(1) & rows["n_kv_heads"].ge(1) & rows["head_dim"].le(WIDEST) & wide]
+
+
+@cache
+def _heads_of(model: object, tp: float) -> tuple[float, float, float]:
+    """Query heads, KV heads and head dim on one of `tp` GPUs; NaN for a model that the catalogue lacks."""
+    try:
+        known = llm(str(model))
+    except BadInput:
+        return (float("nan"),) * 3
+    return known.heads / tp, max(known.kv_heads / tp, 1.0), float(known.head_dim)
 
 
 def _window(rows: pd.DataFrame) -> np.ndarray:
@@ -196,25 +224,28 @@ def _mixed(rows: pd.DataFrame, gpu: Gpu, source: str) -> Group:
     """Rows of chunk and decoders in one call, one shape per chunk and the tokens before it; decoders hold `kv_decode` each."""
     framework, library = origin(source)
     chunk, before = column(rows, "prefill_chunk"), column(rows, "kv_prefill")
-    decoders, each, tp = column(rows, "n_decode"), column(rows, "kv_decode"), column(rows, "tp")
-    query, kv, dim = LLAMA_8B
-    calls = [
-        (int(t), int(n), int(n * k), [(int(c), int(b))]) for t, n, k, c, b in zip(tp, decoders, each, chunk, before, strict=True)
-    ]  # fmt: skip
+    decoders, each, query = column(rows, "n_decode"), column(rows, "kv_decode"), column(rows, "n_heads")
+    heads = list(zip(*(column(rows, name) for name in HEAD_COLUMNS), strict=True))
+    calls = [(one, int(n), int(n * k), [(int(c), int(b))]) for one, n, k, c, b in zip(heads, decoders, each, chunk, before, strict=True)]
+    kernel = rows["kernel"].iloc[0] or "flash_attn 2"
+    parameters = (*MIXED[:-1], held("tile", float(PACKED_TILE if kernel.endswith(PACKING) else TILE)))
 
-    def bound(gpu: Gpu, parameters: Mapping[str, float]) -> dict[int, Mixed]:
-        shapes = {t: Shape(query // t, kv // t, dim, 2.0 * dim, 4.0 * dim, 2.0 * dim) for t, *_ in calls}
-        return {t: Mixed(gpu, parameters, one, 2.0, 0) for t, one in shapes.items()}
+    def bound(gpu: Gpu, values: Mapping[str, float]) -> dict[tuple[float, ...], Mixed]:
+        shapes = {one: Shape(*one, 2.0 * one[2], 4.0 * one[2], 2.0 * one[2]) for one in dict.fromkeys(heads)}
+        return {one: Mixed(gpu, values, shape, 2.0, 0) for one, shape in shapes.items()}
 
-    def predict(gpu: Gpu, parameters: Mapping[str, float]) -> np.ndarray:
-        kernels = bound(gpu, parameters)
-        return np.array([kernels[t].seconds(n, held, chunks) for t, n, held, chunks in calls])
+    def predict(gpu: Gpu, values: Mapping[str, float]) -> np.ndarray:
+        kernels = bound(gpu, values)
+        return np.array([kernels[one].seconds(n, held, chunks) for one, n, held, chunks in calls])
 
     def floor(gpu: Gpu) -> np.ndarray:
-        kernels = bound(gpu, {p.name: p.start for p in MIXED})
-        return np.array([kernels[t].terms(n, held, chunks)[3] for t, n, held, chunks in calls]) - gpu.l2 / gpu.bandwidth
+        kernels = bound(gpu, {p.name: p.start for p in parameters})
+        return np.array([kernels[one].terms(n, held, chunks)[3] for one, n, held, chunks in calls]) - gpu.l2 / gpu.bandwidth
 
-    hull = {"chunk": chunk, "before": before, "decoders": decoders, "context": each, "query": query / tp}
+    hull = {"chunk": chunk, "before": before, "decoders": decoders, "context": each, "query": query}
     named = words(rows, "prefill_chunk", "kv_prefill")
+    if rows["heads_from"].eq("row").all():
+        # Few chunks and many heads: held out by both.
+        named = words(rows, "prefill_chunk", "kv_prefill", "n_heads", "n_kv_heads")
     cold = np.ones(len(rows), bool)
-    return Group("attn_mixed", "bf16", framework, f"{library} flash_attn 2", rows, named, MIXED, predict, floor, cold, hull)
+    return Group("attn_mixed", "bf16", framework, f"{library} {kernel}", rows, named, parameters, predict, floor, cold, hull)

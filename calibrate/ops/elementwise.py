@@ -2,9 +2,10 @@
 
 One group per kind (`norm`, `rope`, `activation`, `embedding`, `sampling`) and framework, and one of them all (`elementwise`), sampler and
 quantisation apart, for GPUs and kinds without their own. The kind is told by the name of the operation, in our own grid, in Vidur's
-profiles or in LLMServingSim's (whose column is `layer`); widths come from `hidden` or, where an operation is not as wide as the model,
-from the catalogue by the name in `model`. Vidur timed whole microseconds, and kernels that did not fuse: a norm there reads and writes
-once, and the residual's `add` is separate. Profiles in place find operands in L2, as serving does; our own grid (`burstsim`) rotates.
+profiles or in LLMServingSim's (whose column is `layer`); our grid's casts to fp8 belong to the products (`gemm.py`). Widths come from
+`hidden` or, where an operation is not as wide as the model, from the catalogue by the name in `model`. Vidur timed whole microseconds, and
+kernels that did not fuse: a norm there reads and writes once, and the residual's `add` is separate. Profiles in place find operands in L2,
+as serving does; our own grid (`burstsim`) rotates.
 """
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ KINDS = {
     "add": "add", "input_layernorm": "norm", "post_attention_layernorm": "norm", "layernorm": "norm", "final_layernorm": "norm",
     "rmsnorm_residual": "norm", "attn_rope": "rope", "rotary_emb": "rope", "rope_kvwrite": "rope", "mlp_act": "activation",
     "act_fn": "activation", "silu_mul": "activation", "emb": "embedding", "embedding": "embedding", "sampler(per_sequence)": "sampling",
+    "topk_sample": "sampling",
 }  # fmt: skip
 """The operations of a table by kind."""
 POOLED = "elementwise"

@@ -2,7 +2,8 @@
 
 Kernels of one framework change between releases by more than they differ between shapes, so versions are never mixed: the newest is
 taken, and within it the kernel with the most rows. Dtypes that quantise activations are measured with that kernel in front, so one fit
-explains both: its parameters are those of "gemm" and of "quantise" (`sim.spec.fit.wanted`).
+explains both: its parameters are those of "gemm" and of "quantise" (`sim.spec.fit.wanted`). Our own grid times the cast of activations to
+fp8 apart (op `fp8_quant`, `hidden` wide); its rows join the fp8 products of their run, and tell the parameters of quantising.
 
 Published tables leave operands in the L2 cache between repeats. AIConfigurator rotates a few copies of the weights; a share of them is
 found in L2 that falls from 1 to 0 as the footprint of the rotation passes `l2cap` times its size. Rows of our own measurement are cold: it
@@ -29,6 +30,7 @@ from sim.spec.hardware import Gpu
 from sim.spec.llm import llm
 
 OP = "gemm"
+CAST, CAST_DTYPE, CAST_BYTES = "fp8_quant", "fp8", 3.0  # op of our own grid; read in 16 bits, written in 8
 COLUMNS = ("source", "dtype", "kernel", "m", "n", "k")
 NAMES = {
     "bfloat16": "bf16", "float16": "bf16", "half": "bf16", "fp16": "bf16", "sq": "int8", "int8_wo": "int8_weights", "int4_wo": "int4",
@@ -81,6 +83,7 @@ def groups(table: pd.DataFrame, gpu: Gpu) -> list[Group]:
     rows = pd.concat([table[table["op"] == OP], _layers(table)], ignore_index=True)
     if rows.empty:
         return []
+    casts = _casts(table)
     rows = rows.reindex(columns=list(dict.fromkeys((*table.columns, *COLUMNS))))
     rows = rows.assign(kernel=[name if isinstance(name, str) else "" for name in rows["kernel"]])
     sizes = rows[["m", "n", "k"]].apply(pd.to_numeric, errors="coerce")
@@ -92,8 +95,21 @@ def groups(table: pd.DataFrame, gpu: Gpu) -> list[Group]:
         libraries = some["source"].map(_library)
         some = some[libraries == max(libraries.unique(), key=_version)]
         some = some[some["kernel"] == some["kernel"].value_counts().index[0]]
+        if name == CAST_DTYPE and not casts.empty:
+            some = pd.concat([some, casts[casts["source"].isin(some["source"].unique())]])
         found.append(_group(some.reset_index(drop=True), DTYPES[str(name)], str(framework), gpu))
     return found
+
+
+def _casts(table: pd.DataFrame) -> pd.DataFrame:
+    """Our grid's casts of (m, k) activations; n is NaN. Raises BadInput naming the rows without sizes."""
+    rows = table[table["op"] == CAST]
+    if rows.empty:
+        return rows
+    rows = rows.assign(n=np.nan, k=rows.get("hidden", np.nan))
+    sizes = rows[["m", "k"]].apply(pd.to_numeric, errors="coerce")
+    _check(rows, ~(sizes >= 1).all(axis=1))
+    return rows.assign(**{name: sizes[name] for name in sizes})
 
 
 def _layers(table: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +132,7 @@ def _check(rows: pd.DataFrame, wrong: pd.Series) -> None:
         row = rows[wrong].iloc[0]
         shown = ", ".join(f"{size} = {row[size]}" for size in "mnk")
         raise BadInput([Problem(
-            f"op gemm: {int(wrong.sum())} rows without sizes, the first with {shown}; m, n and k of at least 1 are wanted",
+            f"op {row['op']}: {int(wrong.sum())} rows without sizes, the first with {shown}; m, n and k of at least 1 are wanted",
             file=str(row["file"]) if "file" in rows else "", line=int(row["line"]) if "line" in rows else 0,
         )])  # fmt: skip
 
@@ -138,21 +154,28 @@ def _version(library: str) -> list[int]:
 
 def _group(rows: pd.DataFrame, dtype: Dtype, framework: str, gpu: Gpu) -> Group:
     m, n, k = (rows[size].to_numpy(float) for size in "mnk")
+    cast = rows["op"].eq(CAST).to_numpy()
+    product = ~cast
     source, kernel = rows["source"].iloc[0], rows["kernel"].iloc[0]
     ours = isinstance(source, str) and source.startswith(COLD)
-    weights, passing = n * k * dtype.weight, m * (k * dtype.activation + SIXTEEN_BIT * n)
+    weights, passing = np.where(cast, 0.0, n * k * dtype.weight), m * (k * dtype.activation + SIXTEEN_BIT * n)
+    moved = np.where(cast, CAST_BYTES * m * k, weights + passing)
     footprint = COPIES * weights + passing
 
     def predict(gpu: Gpu, fit: Mapping[str, float]) -> np.ndarray:
         cached = 0.0 if ours else 1.0 / (1.0 + (footprint / (fit["l2cap"] * gpu.l2)) ** SHARPNESS)
-        seconds = gemm(gpu, fit, dtype, m, n, k, cached=cached).seconds
+        seconds = np.empty(len(m))
+        seconds[product] = gemm(gpu, fit, dtype, m[product], n[product], k[product], cached=cached).seconds
         # Our own grid times the kernel that quantises apart.
+        if cast.any():
+            seconds[cast] = quantise(gpu, fit, m[cast], k[cast], cold=True).seconds
         return np.asarray(seconds + quantise(gpu, fit, m, k).seconds if dtype.quantises and not ours else seconds)
 
     def floor(gpu: Gpu) -> np.ndarray:
         # Of one product's operands L2 can hold at most its own size from one repeat to the next.
-        beyond = np.maximum(weights + passing - gpu.l2, 0.0) / gpu.bandwidth
-        return np.asarray(np.maximum(roofline(gpu, dtype, m, n, k, cached=1.0), beyond))
+        beyond = np.maximum(moved - gpu.l2, 0.0) / gpu.bandwidth
+        beyond[product] = np.maximum(beyond, roofline(gpu, dtype, m, n, k, cached=1.0))[product]
+        return np.asarray(beyond)
 
     return Group(
         op=OP, dtype=dtype.name, framework=framework,
@@ -164,6 +187,7 @@ def _group(rows: pd.DataFrame, dtype: Dtype, framework: str, gpu: Gpu) -> Group:
 
 
 def _shapes(m: np.ndarray, n: np.ndarray, k: np.ndarray) -> np.ndarray:
-    """What is held out together: weight shapes, or token counts where a table has too few shapes to spare any."""
+    """What is held out together: weight shapes, or token counts where a table has too few shapes to spare any; casts one by one."""
     words = np.array([f"{a:.0f}x{b:.0f}" for a, b in zip(n, k, strict=True)])
-    return words if len(set(words)) >= FEWEST else np.array([f"m{tokens:.0f}" for tokens in m])
+    products = words if len(set(words)) >= FEWEST else np.array([f"m{tokens:.0f}" for tokens in m])
+    return np.where(np.isnan(n), [f"cast {a:.0f}x{b:.0f}" for a, b in zip(m, k, strict=True)], products)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def _no_negative(ctx: click.Context, param: click.Parameter, value: int | None) 
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of text.")
 @click.option("-q", "--quiet", is_flag=True, help="No text, no progress bar: only errors, and JSON if asked for.")
 def run(scenario: Path, folder: Path | None, sets: tuple[str, ...], seed: int | None, **flags: bool) -> None:
-    """Run SCENARIO, a YAML file, and print what happened.
+    """Run SCENARIO, a YAML file, and print what happened. With a ladder every step is run, and compared with the one below it.
 
     Leaves with 1 when the run's own audit fails or an SLO is set and not met, with 2 when the input cannot be used, else with 0: an
     overloaded cluster without an SLO is a finding, not a failure.
@@ -112,6 +112,10 @@ def run(scenario: Path, folder: Path | None, sets: tuple[str, ...], seed: int | 
     from sim.study.result import check_writable
 
     spec = load(scenario, [*sets, *([f"seed={seed}"] if seed is not None else [])])
+    if spec.ladder:
+        from sim.cli import ladder
+
+        sys.exit(ladder.run(spec, folder, _pages(flags["no_report"]), WRITTEN, **flags))
     if folder is not None:
         check_writable(folder, flags["force"])
     from sim.report.progress import progress
@@ -139,12 +143,26 @@ def _pages(none: bool) -> dict[str, Any]:
 @main.command()
 @click.argument("folder", type=FOLDER)
 def report(folder: Path) -> None:
-    """Write report.html anew in FOLDER, a result of `burstsim run -o`."""
+    """Write report.html anew in FOLDER, a result of `burstsim run -o`; of a ladder, also in the folder of each step."""
     from sim.report.page import render
     from sim.study.result import Result
 
+    if (folder / "ladder.json").is_file():
+        from sim.cli import ladder
+
+        known = ladder.study.read(folder)
+        for row in known.rows:
+            _write_page(folder / row["folder"], lambda place: render(Result.open(place)))
+        _write_page(folder, lambda place: ladder.render(known))
+    else:
+        _write_page(folder, lambda place: render(Result.open(place)))
+    click.echo(f"written to {folder / 'report.html'}", err=True)
+
+
+def _write_page(folder: Path, render: Callable[[Path], str]) -> None:
+    """Put what `render` makes of a folder into its report.html, whole or not at all."""
     try:
-        page = render(Result.open(folder))
+        page = render(folder)
     except OSError as error:
         raise BadInput(f"{folder} holds a damaged result: {error}") from error
     target = folder / "report.html"
@@ -157,7 +175,6 @@ def report(folder: Path) -> None:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-    click.echo(f"written to {target}", err=True)
 
 
 @main.command()

@@ -19,11 +19,13 @@ KEYS = {
     "quantization": "write `precision: fp8` (or int8, int4, nvfp4, mxfp4) in the pool",
     "enforce_eager": "write `cuda_graph: false` in the engine",
     "max_seq_len": "burstsim's word for it is `max_model_len`, in the engine",
+    "enable_lora": "write `lora: {max_loras: ..., rank: ...}` in the engine",
+    "max_lora_rank": "its place is `lora: {rank: ...}` in the engine",
     "served_model_name": "write `model: NAME`, of the scenario or of the pool",
     "async_scheduling": f"{NOT_YET}; `host_overhead` in the engine is the CPU time per step that the GPU waits for",
     **dict.fromkeys(
-        ("speculative_config", "num_speculative_tokens", "kv_transfer_config", "decode_context_parallel_size", "enable_lora",
-         "cpu_offload_gb", "swap_space", "scheduling_policy", "preemption_mode"), NOT_YET),
+        ("kv_transfer_config", "decode_context_parallel_size", "cpu_offload_gb", "swap_space", "scheduling_policy",
+         "preemption_mode"), NOT_YET),
     **dict.fromkeys(("num_gpus", "gpus", "gpu_count", "count", "num_replicas", "instances"), _REPLICAS),
     **dict.fromkeys(("isl", "input_len", "input_length", "input_tokens", "prompt_len", "prompt_tokens", "random_input_len"), _PROMPT),
     **dict.fromkeys(("osl", "output_len", "output_length", "output_tokens", "max_tokens", "random_output_len"), _ANSWER),
@@ -45,6 +47,7 @@ VALUES = {
 KINDS = {
     **dict.fromkeys(("azure", "burstgpt", "mooncake", "sharegpt", "vllm_bench", "csv", "jsonl", "replay", "file"), "trace"),
     **dict.fromkeys(("bursty", "mmpp"), "gamma"), **dict.fromkeys(("deterministic", "uniform", "fixed"), "constant"),
+    **dict.fromkeys(("conversations", "multi_turn", "chat"), "sessions"),
     "exponential": "poisson", "concurrency": "closed", "rr": "round_robin", "jsq": "least_loaded", "least_request": "least_loaded",
     "sticky": "session_affinity", "normal": "lognormal", "vllm": "vllm_v1",
 }  # fmt: skip

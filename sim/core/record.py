@@ -235,6 +235,8 @@ REQUESTS = (
     Column("preemptions", "i4", "times its cache was dropped and recomputed"),
     Column("status", "i4", "how it ended", STATUSES),
     Column("reason", "i4", "why it was rejected or failed", ("",)),
+    Column("cached_tokens", "i4", "prompt tokens found in the KV cache when it was first admitted"),
+    Column("common_tokens", "i4", "of them, tokens of a system prompt that sessions share"),
     Column("overhead", "f8", "time in the API server and tokeniser, outside the engine, s; the times above are the engine's"),
 )
 STRETCHES = (
@@ -250,11 +252,13 @@ STRETCHES = (
     Column("prefill_pairs", "f8", "query-key pairs of those chunks: sum of n (before + (n + 1) / 2)"),
     Column("waiting", "i4", "requests queued at this replica during the stretch"),
     Column("blocks", "i4", "KV blocks in use at its end"),
+    Column("paused", "i4", "requests that could have got a token but waited for the prompts"),
+    Column("tokens", "f8", "tokens that its decoders got; with speculation, steps before a request's last count at the expected pace"),
 )
 STALLS = (
-    Column("request", "i8", "the preempted request"),
+    Column("request", "i8", "the request that got no tokens: it was preempted, or handed on to a decode replica"),
     Column("replica", "i4", "row of `replicas`"),
-    Column("start", "f8", "its last token before the preemption, s"),
+    Column("start", "f8", "its last token before, s"),
     Column("end", "f8", "its next token, s"),
 )
 REPLICAS = (
@@ -270,8 +274,42 @@ REPLICAS = (
     Column("returned_blocks", "i8", "KV blocks given back over the run"),
     Column("left_blocks", "i4", "KV blocks in use at the end"),
     Column("preemptions", "i4", "requests whose cache was dropped and recomputed"),
+    Column("kept_peak_blocks", "i4", "most free KV blocks kept at once for sessions that paused"),
+    Column("kept_block_seconds", "f8", "their sum over time, block-seconds"),
 )
-TABLES = {"requests": REQUESTS, "stretches": STRETCHES, "stalls": STALLS, "replicas": REPLICAS}
+TRANSFERS = (
+    Column("kind", "i4", "why keys and values moved", ("handoff", "swap_in", "reload", "offload")),
+    Column("request", "i8", "the request they belong to; offload: the one whose coming or going sent them"),
+    Column("source", "i4", "the replica they came from (its host's memory or a lower tier where it is the target)"),
+    Column("target", "i4", "the replica they went to"),
+    Column("start", "f8", "when they were asked for, s"),
+    Column("end", "f8", "when the last byte was in, s"),
+    Column("bytes", "f8", "bytes moved"),
+    Column("tokens", "i8", "tokens they belong to"),
+    Column("tier", "i4", "the lower tier they came from (reload) or went to (offload)", ("", "host", "ssd", "remote")),
+)
+ADAPTERS = (
+    Column("request", "i8", "a request that starts to run with an adapter, or starts again"),
+    Column("adapter", "i4", "the adapter it asks for", ()),
+    Column("replica", "i4", "row of `replicas`"),
+    Column("time", "f8", "when it starts, s"),
+    Column("source", "i4", "where the adapter was", ("slot", "host", "storage")),
+    Column("seconds", "f8", "how long the engine waited for it before the step"),
+)
+STAGES = (
+    Column("request", "i8", "a request of a cascade: an answer, or a model's verdict on one"),
+    Column("root", "i8", "the first request of its chain"),
+    Column("stage", "i4", "0 for the first service of the chain, 1 for the next"),
+    Column("part", "i4", "what it is for", ("answer", "verdict")),
+    Column("service", "i4", "the pool or model it was for", ()),
+    Column("outcome", "i4", "what came of it", ("accepted", "escalated", "last", "refused", "open", "verdict")),
+    Column("start", "f8", "when it was sent, s"),
+    Column("end", "f8", "when the chain went on or its caller had the answer, verification included, s (NaN: never)"),
+)
+TABLES = {
+    "requests": REQUESTS, "stretches": STRETCHES, "stalls": STALLS, "replicas": REPLICAS, "transfers": TRANSFERS, "adapters": ADAPTERS,
+    "stages": STAGES,
+}  # fmt: skip
 
 
 def tables() -> dict[str, Table]:

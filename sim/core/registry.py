@@ -81,10 +81,12 @@ FILE = FileMark()
 ROUTERS = Family("router", "sim.policy.route")
 ADMISSIONS = Family("admission", "sim.policy.admit")
 BATCHERS = Family("batcher", "sim.policy.batch")
+ORDERS = Family("order", "sim.policy.order")
+RETENTIONS = Family("retention", "sim.policy.retain")
 WORKLOADS = Family("workload", "workloads")
 LENGTHS = Family("lengths", "workloads.lengths")
 FORMATS = Family("format", "workloads.formats")
-FAMILIES = {family.name: family for family in (ROUTERS, ADMISSIONS, BATCHERS, WORKLOADS, LENGTHS, FORMATS)}
+FAMILIES = {family.name: family for family in (ROUTERS, ADMISSIONS, BATCHERS, ORDERS, RETENTIONS, WORKLOADS, LENGTHS, FORMATS)}
 
 
 @functools.cache

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sim.core.content import Content
+
 COMPLETED, REJECTED, FAILED, UNFINISHED = range(4)
 STATUSES = ("completed", "rejected", "failed", "unfinished")
 
@@ -16,24 +18,43 @@ class Request:
     """One call of a model.
 
     `prompt` and `output` are token counts, the latter what will be generated; times are seconds of the simulation, NaN until they happen.
-    `cached` tokens at the front of the prompt are in every engine's cache already (a shared system prompt, say) and are not computed.
-    `joined` is the engine's step count when the request joined the decode group, whose members advance together; `done` is a SimPy
-    event for callers that wait, else None.
+    `content` says what of the prompt other requests may share, `reply` is the key of all that follows it (0: nobody can ask for it again).
+    `brought` tokens have their keys and values elsewhere (on a prefill replica, in the host's memory) and need no computing; `fetch` of
+    them have to be moved into the cache before the request can run. `cached` tokens were found when it was first
+    admitted. `leaf` and `linked` belong to the cache: where the request's shared blocks end, and how many they are.
+    `order` is its place in order of admission, 0 while it holds blocks without running, -1 while it holds none. `joined` is the engine's
+    step count when it joined the decode group, whose members advance together; `done` is a SimPy event for callers that wait, else None.
+    `asked` are prompt and output as sent, while a static batch has padded them. A higher `priority` goes first where the batcher heeds it.
+    `adapter` is the number of the low-rank adapter it asks for, -1: none. `service` says which replicas it goes to: those of its workload,
+    or of a stage of a cascade. `pause` is how many seconds after its end its session is expected to ask again, NaN: never.
     """
 
     __slots__ = (
-        "admitted", "arrival", "cached", "computed", "done", "first", "generated", "id", "joined", "last", "order",
-        "output", "preemptions", "prompt", "replica", "session", "stalled", "workload",
-    )
+        "adapter", "admitted", "arrival", "asked", "brought", "cached", "computed", "content", "done", "fetch", "first", "generated", "id",
+        "joined", "last", "leaf", "linked", "order", "output", "pause", "preemptions", "priority", "prompt", "replica", "reply", "service",
+        "session", "stalled", "workload",
+    )  # fmt: skip
 
     def __init__(self, id: int, arrival: float, prompt: int, output: int, workload: int = 0, session: int = -1):
         self.id = id
         self.arrival = arrival
         self.prompt = prompt
         self.output = output
-        self.workload = workload
+        self.workload = self.service = workload
         self.session = session
-        self.cached = self.computed = self.generated = self.preemptions = 0
-        self.replica = self.joined = self.order = -1
-        self.admitted = self.first = self.last = self.stalled = math.nan
+        self.content: Content | None = None
+        self.leaf: Any = None
         self.done: Any = None
+        self.brought = self.cached = self.computed = self.fetch = self.generated = 0
+        self.linked = self.preemptions = self.priority = self.reply = 0
+        self.asked: tuple[int, int] | None = None
+        self.adapter = self.replica = self.joined = self.order = -1
+        self.admitted = self.first = self.last = self.pause = self.stalled = math.nan
+
+    def unpadded(self) -> Request:
+        """Itself, with the lengths it was sent with where a batch had padded it."""
+        if self.asked is not None:
+            self.prompt, self.output = self.asked
+            self.generated = min(self.generated, self.output)
+            self.asked = None
+        return self

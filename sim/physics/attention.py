@@ -28,15 +28,16 @@ Chunks = Sequence[tuple[int, int]]
 
 
 class Heads(NamedTuple):
-    """Heads on one GPU, after tensor parallelism."""
+    """Heads on one GPU, after tensor parallelism. `queries`: new tokens of each decoder."""
 
     query: int
     kv: int
     dim: int
+    queries: int = 1
 
     @property
     def shape(self) -> Shape:
-        return Shape(self.query, self.kv, self.dim, 2.0 * self.dim, 4.0 * self.dim, 2.0 * self.dim)
+        return Shape(self.query, self.kv, self.dim, 2.0 * self.dim, 4.0 * self.dim, 2.0 * self.dim, self.queries)
 
 
 def explained(seconds: Any, compute: Any, memory: Any, fixed: Any) -> Cost:

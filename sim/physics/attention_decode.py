@@ -13,6 +13,9 @@ Beyond a plain split-KV form: `t_m` (0.5-0.7 of the bandwidth at 100 MB of KV, 0
 (head dims other than 128), and the best S in place of a continuous one, which keeps time monotone in batch and context, as it is for any S.
 FlashAttention 2 packs, and splits, only groups of two query heads or more (`least`) and only without a window; TensorRT-LLM's kernels pack
 up to 32 (`most`); what is not packed takes a tile per query head, and all of its keys.
+
+A sequence whose drafted tokens are verified brings several queries: they are further rows of the same tiles, over keys read once. Nobody
+has published a measurement of it; its rows are priced as those of a group are.
 """
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class Shape(NamedTuple):
     """What a kernel sees of the heads on one GPU. Each field is a number, or an array with one entry per point.
 
     `query` and `kv` heads; `dim` for what depends on the head's width; elements read per key and KV head (`per_key`); FLOP per pair of
-    query and key and query head (`per_pair`); elements of query and output per query head (`per_row`).
+    query and key and query head (`per_pair`); elements of query and output per query head (`per_row`). `queries`: new tokens of a sequence.
     """
 
     query: Any
@@ -44,6 +47,7 @@ class Shape(NamedTuple):
     per_key: Any
     per_pair: Any
     per_row: Any
+    queries: Any = 1.0
 
 
 class Time(NamedTuple):
@@ -59,13 +63,13 @@ class Time(NamedTuple):
 
 def floor(gpu: Gpu, shape: Shape, kv_bytes: Any, batch: Any, context: Any) -> tuple[Any, Any]:
     """The least seconds by the datasheet: (arithmetic at the dense 16-bit peak, compulsory traffic at the full bandwidth)."""
-    flops = shape.per_pair * shape.query * batch * context
+    flops = shape.per_pair * shape.query * shape.queries * batch * context
     return flops / gpu.flops["bf16"], traffic(shape, kv_bytes, batch, context) / gpu.bandwidth
 
 
 def traffic(shape: Shape, kv_bytes: Any, batch: Any, context: Any) -> Any:
     """Bytes of keys and values, once each, and of queries and output in 16 bits."""
-    return batch * (context * shape.kv * shape.per_key * kv_bytes + 2.0 * shape.query * shape.per_row)
+    return batch * (context * shape.kv * shape.per_key * kv_bytes + 2.0 * shape.query * shape.queries * shape.per_row)
 
 
 def time(
@@ -81,7 +85,7 @@ def time(
     s = Shape(*fields)
     group = s.query / s.kv
     packed = (group > p["least"] - 0.5) & (group < p["most"] + 0.5) & ((p["least"] < 1.5) | (window == 0))
-    per_head = np.where(packed, np.ceil(group / ROWS), group)
+    per_head = np.where(packed, np.ceil(group * s.queries / ROWS), group * np.ceil(s.queries / ROWS))
     splits = np.where(packed, SPLITS, 1.0)
 
     wide = s.dim / 128.0
@@ -98,14 +102,15 @@ def time(
         missed = missed + (1.0 - missed) / p["hit"]
     memory = moved * missed / (p["e_m"] * gpu.bandwidth)
     memory = memory * (1.0 + p["t_m"] / (memory + p["t_m"]))
-    rows = np.where(packed, np.ceil(group / MMA * NUDGE) * MMA, group * MMA)
+    rows = np.where(packed, np.ceil(group * s.queries / MMA * NUDGE) * MMA, group * np.ceil(s.queries / MMA) * MMA)
     compute = s.per_pair * b * s.kv * keys * rows / (p["e_c"] * gpu.flops["bf16"])
 
     most = np.maximum(np.maximum(tiles, memory), compute)
     norm = (tiles / most) ** p["p"] + (memory / most) ** p["p"] + (compute / most) ** p["p"]
-    busy = most * norm ** (1.0 / p["p"]) + np.where(splits > 1, p["t_comb"] + p["t_s"] * splits * b * s.query * wide / gpu.sms, 0.0)
+    combined = p["t_comb"] + p["t_s"] * splits * b * s.query * s.queries * wide / gpu.sms
+    busy = most * norm ** (1.0 / p["p"]) + np.where(splits > 1, combined, 0.0)
     best = busy.argmin(-1)[..., None]
-    fixed = (p["t0"] + p["t_fold"] * (packed & (group > 1)) + p["t_q"] * b * s.query * wide / gpu.sms)[..., 0]
+    fixed = (p["t0"] + p["t_fold"] * (packed & (group > 1)) + p["t_q"] * b * s.query * s.queries * wide / gpu.sms)[..., 0]
     seconds = fixed + np.take_along_axis(busy, best, -1)[..., 0]
     if not warm:
         seconds = np.maximum(seconds, np.maximum(*floor(gpu, s, kv_bytes, b, keys))[..., 0])

@@ -50,20 +50,23 @@ class Mixed:
         self.rows = PACKED_TILE if self.packs else TILE
         self.token = self.rows * (shape.per_pair * gpu.sms / (p["e"] * self.rate) + p["soft"])
         self.per_key = shape.per_key * kv_bytes  # bytes of a key and its value, one KV head
-        self.decode_tiles = shape.kv * -(-shape.query // (shape.kv * PACKED_TILE)) if self.packs else shape.query
+        # New tokens of a decoder, those that verify a draft included, are further rows of its tiles.
+        self.queries = shape.queries
+        packed_rows, head_rows = shape.query * shape.queries, -(-shape.queries // TILE)
+        self.decode_tiles = shape.kv * -(-packed_rows // (shape.kv * PACKED_TILE)) if self.packs else shape.query * head_rows
         self.cache = p["l2cap"] * gpu.l2
         self.t0, self.t_x, self.t_kv, self.o, self.od, self.c = p["t0"], p["t_x"] / gpu.sms, p["t_kv"] / gpu.sms, p["o"], p["od"], p["c"]
         self.pl, self.p, self.gamma, self.e_bw = p["pl"], p["p"], p["gamma"], p["e_m"] * gpu.bandwidth
         self._constants = (
             shape.kv, shape.query, shape.kv * self.rows, self.o, self.od, self.sms, self.pl, self.p, self.e_bw, self.per_key, shape.per_row,
-            shape.per_pair, self.rate, self.bandwidth,
+            shape.per_pair, self.rate, self.bandwidth, shape.queries,
         )  # fmt: skip
 
     def terms(self, decoders: int, held: float, chunks: Sequence[tuple[int, int]]) -> tuple[Any, Any, Any, Any]:
         """Seconds: (arithmetic, memory traffic, fixed, the least by the datasheet). `held` is already limited by the window."""
         shape, window, rows, o = self.shape, self.window, self.rows, self.o
         load = longest = count = seen = 0.0
-        tokens, most = decoders, 0
+        tokens, most = decoders * self.queries, 0
         for n, before in chunks:
             end = before + n
             if end <= window:
@@ -90,7 +93,7 @@ class Mixed:
         rest = shape.kv * seen * self.per_key + 2.0 * tokens * shape.query * shape.per_row
         keys = shape.kv * held * self.per_key
         launched = (decoders + len(chunks)) * shape.query * -(-most // rows)
-        least = max(shape.per_pair * shape.query * (count + held) / self.rate, (keys + rest) / self.bandwidth)
+        least = max(shape.per_pair * shape.query * (count + held * self.queries) / self.rate, (keys + rest) / self.bandwidth)
         return core, (keys * again + rest) / self.e_bw, self.t0 + self.t_x * launched + self.t_kv * tokens * shape.kv, least
 
     def seconds(self, decoders: int, held: float, chunks: Sequence[tuple[int, int]]) -> float:
@@ -102,7 +105,7 @@ class Mixed:
 
     def single(self, decoders: int, held: float, n: int, before: int) -> float:
         """The same for one chunk within the window beside decoders, of a kernel that packs: nearly every mixed step of an engine."""
-        kv, query, per_tile, o, od, sms, pl, p, e_bw, per_key, per_row, per_pair, rate, bandwidth = self._constants
+        kv, query, per_tile, o, od, sms, pl, p, e_bw, per_key, per_row, per_pair, rate, bandwidth, queries = self._constants
         end, mean = before + n, before + (n + 1) / 2
         tiles = kv * -(-n * query // per_tile)
         decode_tiles = self.decode_tiles
@@ -113,12 +116,12 @@ class Mixed:
             longest = chain
         load = (tiles * (mean + 64.0 + o) + decode_tiles * (held + decoders * od)) / sms
         core = (load**pl + (self.c * longest) ** pl) ** (1.0 / pl) * self.token
-        tokens = decoders + n
+        tokens = decoders * queries + n
         moved = kv * (end + held) * per_key + 2.0 * tokens * query * per_row
         launched = (decoders + 1) * query * -(-n // self.rows)
         memory = moved / e_bw
         seconds: float = self.t0 + self.t_x * launched + self.t_kv * tokens * kv + (core**p + memory**p) ** (1.0 / p)
-        compute = per_pair * query * (n * mean + held) / rate
+        compute = per_pair * query * (n * mean + held * queries) / rate
         least = moved / bandwidth
         if compute > least:
             least = compute

@@ -12,7 +12,7 @@ from sim.core.request import Request
 
 
 class Work(NamedTuple):
-    """One step: `chunks` are (new tokens, tokens before) per prompt piece; `decoders` get one token each and hold `held` before it."""
+    """One step: `chunks` are (new tokens, tokens before) per prompt piece; `decoders` get their next tokens and hold `held` before."""
 
     chunks: tuple[tuple[int, int], ...]
     decoders: int
@@ -30,12 +30,14 @@ class Cost(NamedTuple):
 
 
 class StepModel(Protocol):
+    pace: float  # tokens that a decoder gets from a step on average: 1, or more with speculation
+
     def step(self, work: Work) -> Cost:
         """The cost of one step, from first principles: plain, slow, explained."""
 
     def line(self, decoders: int, held: int) -> tuple[float, float, int]:
         """The fast form for `decoders` >= 1 alone: (seconds, slope, steps). Step j from here, from 0, lasts seconds + slope * j; this holds
-        for the next `steps` >= 1 steps, in which each decoder comes to hold one token more.
+        for the next `steps` >= 1 steps, in each of which every decoder comes to hold `pace` tokens more.
         """
 
     def mixed(self, decoders: int, held: int, chunks: Sequence[tuple[Request, int]]) -> float:

@@ -106,10 +106,10 @@ def gemm_table(gpu: Gpu, fit: Mapping[str, float], dtype: Dtype, ms: ArrayLike, 
     return _cost(*(np.asarray(part)[longest] for part in (seconds, cost.compute, cost.memory, cost.host)))
 
 
-def quantise(gpu: Gpu, fit: Mapping[str, float], m: ArrayLike, k: ArrayLike) -> Cost:
-    """Seconds to quantise (m, k) activations: a pass over them, cheaper while they still lie in L2."""
+def quantise(gpu: Gpu, fit: Mapping[str, float], m: ArrayLike, k: ArrayLike, cold: ArrayLike = False) -> Cost:
+    """Seconds to quantise (m, k) activations: a pass over them, cheaper while they still lie in L2, which `cold` (bool) ones do not."""
     elements = np.asarray(m, float) * np.asarray(k, float)
-    resident = 1.0 / (1.0 + (3.0 * elements / gpu.l2) ** 4)
+    resident = np.where(cold, 0.0, 1.0 / (1.0 + (3.0 * elements / gpu.l2) ** 4))
     traffic = fit["cb"] * elements / gpu.bandwidth * (1.0 - resident * fit["h"] / (1.0 + fit["h"]))
     start = np.full_like(elements, fit["tq"])
     return _cost(start + traffic, np.zeros_like(elements), traffic, start)

@@ -8,27 +8,28 @@ from functools import cache
 
 from sim.physics import transfer
 from sim.spec.dtype import DTYPES
-from sim.spec.fit import Fit
+from sim.spec.fit import Fit, same_release
 from sim.spec.hardware import Gpu
 from sim.spec.hardware import gpu as catalogue
 
 # Whose kernels stand in for a dtype that was not measured: the nearest in arithmetic and in bytes per weight.
 STANDS_IN = {
     "fp8_block": "fp8", "int8": "fp8", "mxfp4": "int4", "mxfp4_mxfp8": "mxfp4", "int4": "int8_weights", "int8_weights": "bf16",
-    "nvfp4": "fp8", "fp8": "bf16",
+    "nvfp4": "fp8", "fp8": "bf16", "fp16": "bf16",
 }  # fmt: skip
 # And on a chip that cannot multiply the dtype: kernels that widen the weights as they read them.
 WIDENED = {"fp8": "int8_weights", "fp8_block": "int8_weights", "int8": "int8_weights", "nvfp4": "int4", "mxfp4_mxfp8": "mxfp4"}
 
 
 MATRIX_OPS = ("gemm", "moe")
+BY_VERSION = {"host": "host's time per step", "frontend": "front end's time per request"}  # what a framework's release changes
 
 
 class Kernels:
-    """The fits of one GPU as one framework runs it."""
+    """The fits of one GPU as one framework runs it, of the `version` nearest to the one given ('': of any)."""
 
-    def __init__(self, gpu: Gpu, framework: str = "vllm"):
-        self.gpu, self.framework = gpu, framework
+    def __init__(self, gpu: Gpu, framework: str = "vllm", version: str = ""):
+        self.gpu, self.framework, self.version = gpu, framework, version
         self.assumed: set[str] = set()
         self._found: dict[tuple[str, str, str], Fit | None] = {}
 
@@ -52,16 +53,26 @@ class Kernels:
 
     def _find(self, op: str, dtype: str, framework: str) -> Fit | None:
         able = op not in MATRIX_OPS or not dtype or DTYPES[dtype].peak in self.gpu.flops
-        found = self.gpu.fit(op, dtype, framework) if able else None
+        found = self.gpu.fit(op, dtype, framework, self.version) if able else None
         other = (STANDS_IN if able else WIDENED).get(dtype)
         if found is None and other:
             found = self._find(op, other, framework)
             if found is not None:
                 why = "not measured" if able else "the chip has no units for it"
                 self.assumed.add(f"{op} in {dtype} on {self.gpu.name}: {why}; the {found.dtype} kernels stand in")
+        if found is not None and self.version and op in BY_VERSION and found.framework == framework:
+            self._other_version(found)
         if found is None or found.origin == self.gpu.name:
             return found
         return found.with_parameters(transfer.parameters(found, _origin(found.origin), self.gpu))
+
+    def _other_version(self, found: Fit) -> None:
+        """Note when a constant is not of the version asked for."""
+        what = f"the {BY_VERSION[found.op]} of {self.framework} {self.version} on {self.gpu.name}"
+        if not found.version:
+            self.assumed.add(f"{what}: not known by version; one figure stands for all")
+        elif not same_release(found.version, self.version):
+            self.assumed.add(f"{what}: not measured; that of {found.version} stands in")
 
 
 @cache

@@ -15,7 +15,7 @@ from sim.physics.attention import Attention, Heads
 from sim.physics.attention_mixed import packed
 from sim.physics.base import Cost
 from sim.physics.curve import total
-from sim.physics.elementwise import gated_activation, lookup, norm, rope, sample
+from sim.physics.elementwise import choose, elementwise, gated_activation, lookup, norm, rope, sample
 from sim.physics.experts import Experts, moe_table
 from sim.physics.fabric import Fabric
 from sim.physics.gemm import gemm_table, quantise
@@ -45,7 +45,7 @@ class Layers:
 
     def __init__(self, llm: Llm, gpu: Gpu, pool: Pool):
         self.llm, self.gpu, self.pool, self.parallel = llm, gpu, pool, pool.parallel
-        self.kernels = Kernels(gpu, pool.engine.framework)
+        self.kernels = Kernels(gpu, pool.engine.framework, pool.engine.framework_version or "")
         self.fabric = Fabric(gpu, node(pool.node or gpu.node), self.kernels.fit, pool.engine.framework)
         self.stage = ceil(llm.layers / self.parallel.pp) / llm.layers
 
@@ -57,27 +57,31 @@ class Layers:
                 costs += self._gemm(matrix, dtype, count * self.stage, tokens)
         return total([*costs, *self._experts(tokens), *self._small(tokens), *self._collectives(tokens)])
 
-    def head(self, rows: np.ndarray) -> Cost:
-        """The vocabulary projection, the gathering of its logits and the sampler, of one row per sequence that may get a token."""
+    def head(self, rows: np.ndarray, greedy: bool = False) -> Cost:
+        """The vocabulary projection, the gathering of its logits and the sampler, of one row per token that may come out.
+
+        `greedy`: the likeliest token is taken, as drafts are; one kernel in place of a sampler's.
+        """
         llm, tp = self.llm, self.parallel.tp
         head = next(matrix for matrix in llm.matrices if matrix.part == "lm_head")
         costs = self._gemm(head, self.pool.precision.lm_head, 1.0, rows)
         costs += [
             (1.0, self.fabric.all_gather(rows * llm.vocab * SIXTEEN_BIT, tp)),
-            (1.0, sample(self.gpu, self._little("sampling"), rows, llm.vocab)),
+            (1.0, (choose if greedy else sample)(self.gpu, self._little("sampling"), rows, llm.vocab)),
         ]
         return total(costs)
 
-    def attention(self) -> list[tuple[Attention | MlaAttention, float]]:
-        """One attention per kind of layer of a stage, and how many layers are of it."""
+    def attention(self, queries: int = 1) -> list[tuple[Attention | MlaAttention, float]]:
+        """One attention per kind of layer of a stage, and how many layers are of it. `queries`: new tokens of each decoder."""
         llm, need, dtype = self.llm, self.kernels.need, self.pool.precision.kv
         flash = self.pool.engine.attention == "flash"
         dtype = "bf16" if dtype == "fp16" else dtype
         if llm.attention == "mla":
-            heads = Latent(llm.heads // self.parallel.tp, llm.kv_lora_rank, llm.qk_rope_head_dim, llm.qk_nope_head_dim, llm.v_head_dim)
+            widths = llm.kv_lora_rank, llm.qk_rope_head_dim, llm.qk_nope_head_dim, llm.v_head_dim
+            heads = Latent(llm.heads // self.parallel.tp, *widths, queries)
             pair = need("mla_decode", dtype), need("mla_prefill", dtype)
             return [(MlaAttention(self.gpu, *pair, heads, KV_BYTES[dtype], flash), llm.layers * self.stage)]
-        own = Heads(max(1, llm.heads // self.parallel.tp), max(1, -(-llm.kv_heads // self.parallel.tp)), llm.head_dim)
+        own = Heads(max(1, llm.heads // self.parallel.tp), max(1, -(-llm.kv_heads // self.parallel.tp)), llm.head_dim, queries)
         fits = need("attn_decode", dtype), need("attn_prefill", dtype), self._together(dtype)
         return [
             (Attention(self.gpu, *fits, own, KV_BYTES[dtype], window, flash), layers * self.stage) for window, layers in llm.kv_groups
@@ -180,6 +184,10 @@ class Layers:
                 cost = moe_table(self.gpu, fit.parameters, DTYPES[dtype], shape, tokens * parallel.dp, *layout)
                 costs.append((count * self.stage, cost))
         return costs
+
+    def starts(self, kernels: int) -> Cost:
+        """So many kernels that move next to nothing."""
+        return elementwise(self.gpu, self._little("norm"), 0.0, kernels)
 
     def _little(self, kind: str) -> Fit:
         """The fit of a small kernel, or that of all of them together."""

@@ -9,6 +9,9 @@ holds the same blocks. What vLLM finds by a profiling run is counted here, term 
 * the reserve is what else the run allocates: libraries and their workspaces, buffers for collectives, the table of rotary positions, and
   the 16-bit copies of MLA's up-projection.
 
+Where tokens are drafted the drafter's weights and its own keys and values, one set per token, lie in the last stage beside the target's.
+Adapters count among the weights: vLLM sets each of the `max_loras` slots aside before it measures.
+
 The CUDA context and the captured graphs live in the part that `gpu_memory_utilization` leaves free, as in these versions.
 
 With dp each group has a cache of its own. The engine sees them as one pool: `blocks` are those of all groups, requests being spread evenly.
@@ -20,6 +23,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sim.core.errors import BadInput, Problem
+from sim.physics.lora import adapter_bytes
+from sim.spec.draft import draft
 from sim.spec.dtype import DTYPES, SIXTEEN_BIT
 from sim.spec.hardware import Gpu, Node, node
 from sim.spec.llm import Llm
@@ -67,6 +72,7 @@ def divide(llm: Llm, gpu: Gpu, pool: Pool, where: str = "") -> Memory:
     how much and what would.
     """
     llm.check(pool.precision, pool.parallel, where)
+    draft(llm, pool, where)
     tightest = _tightest(llm, gpu, pool)
     if tightest.left < 0:
         raise BadInput([Problem(_misfit(llm, gpu, pool, tightest), where)])
@@ -79,10 +85,15 @@ def _tightest(llm: Llm, gpu: Gpu, pool: Pool) -> Memory:
     budget = engine.gpu_memory_utilization * ((pool.gpu_memory or gpu.memory) - DRIVER)
     weights = llm.stage_bytes(pool.precision, parallel)
     page = engine.block_size * llm.kv_bytes_per_layer(pool.precision.kv, parallel.tp)
-    stages = []
+    stages, drafter = [], draft(llm, pool)
     for stage, layers in enumerate(llm.stages(parallel.pp)):
-        peak, reserve = _activations(llm, pool, layers, stage == parallel.pp - 1), _reserve(llm, pool, layers)
-        parts = Memory(budget, weights[stage], peak, reserve, len(layers) * page, 0, 0)
+        last = stage == parallel.pp - 1
+        peak, reserve = _activations(llm, pool, layers, last), _reserve(llm, pool, layers)
+        slots = engine.lora.max_loras * adapter_bytes(llm, pool, len(layers)) if engine.lora else 0.0
+        parts = Memory(budget, weights[stage] + slots, peak, reserve, len(layers) * page, 0, 0)
+        if drafter and last:
+            block = engine.block_size * drafter.kv_bytes_per_token
+            parts = parts._replace(weights=parts.weights + drafter.weights, per_block=parts.per_block + block)
         blocks = max(0, int(parts.left // parts.per_block) + 1) * parallel.dp
         stages.append(parts._replace(blocks=blocks, room=blocks))
     return min(stages, key=lambda parts: parts.left / parts.per_block)
@@ -160,8 +171,10 @@ def _layout(parallel: Parallel) -> str:
 
 
 def _fits(llm: Llm, gpu: Gpu, pool: Pool, parallel: Parallel, precision: Precision) -> bool:
+    other = pool.model_copy(update={"parallel": parallel, "precision": precision})
     try:
         llm.check(precision, parallel)
+        draft(llm, other)
     except BadInput:
         return False
-    return _tightest(llm, gpu, pool.model_copy(update={"parallel": parallel, "precision": precision})).left >= 0
+    return _tightest(llm, gpu, other).left >= 0

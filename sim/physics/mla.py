@@ -19,18 +19,22 @@ UNIT = 128.0  # of head-width terms, which have one value here
 
 
 class Latent(NamedTuple):
-    """Query heads on one GPU, and widths per token: latent, rotary part, and of expanded keys (without rotary part) and values."""
+    """Query heads on one GPU, and widths per token: latent, rotary part, and of expanded keys (without rotary part) and values.
+
+    `queries`: new tokens of each decoder.
+    """
 
     query: int
     latent: int = 512
     rope: int = 64
     nope: int = 128
     value: int = 128
+    queries: int = 1
 
     @property
     def decode_shape(self) -> Shape:
         wide = self.latent + self.rope
-        return Shape(self.query, 1, UNIT, wide, 2.0 * (wide + self.latent), wide + self.latent)
+        return Shape(self.query, 1, UNIT, wide, 2.0 * (wide + self.latent), wide + self.latent, self.queries)
 
     @property
     def prefill_shape(self) -> Shape:
@@ -45,4 +49,4 @@ class MlaAttention(Attention):
         self._bind(gpu, (decode_fit, prefill_fit, None), (heads.decode_shape, heads.prefill_shape), kv_bytes, 0)
         # Expanded keys are 16-bit activations whatever the cache holds; the naive form reads them as they are.
         if not flash:
-            self.naive = Naive(gpu, decode_fit, prefill_fit, heads.prefill_shape, kv_bytes)
+            self.naive = Naive(gpu, decode_fit, prefill_fit, heads.prefill_shape._replace(queries=heads.queries), kv_bytes)

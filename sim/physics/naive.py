@@ -26,7 +26,7 @@ class Naive:
     """Bound to a GPU, the fits of the fused kernels, and heads."""
 
     def __init__(self, gpu: Gpu, decode_fit: Fit, prefill_fit: Fit, shape: Shape, kv_bytes: float):
-        self.shape, self.kv_bytes = shape, kv_bytes
+        self.shape, self.kv_bytes, self.queries = shape, kv_bytes, shape.queries
         self.fixed = KERNELS * min(decode_fit["t0"], prefill_fit["t0"])
         self.flops = min(prefill_fit["e"] * peak(gpu, kv_bytes), gpu.flops["bf16"])
         self.bandwidth = decode_fit["e_m"] * gpu.bandwidth
@@ -40,7 +40,7 @@ class Naive:
 
     def decode(self, batch: Any, context: Any) -> Cost:
         """As of Attention. The kernels follow one another, so that their times add up."""
-        compute, memory = self._terms(batch, np.asarray(context, float), batch * context)
+        compute, memory = self._terms(batch * self.queries, np.asarray(context, float), batch * context)
         parts = (self.fixed + compute + memory, compute, memory, np.zeros_like(memory), np.full_like(memory, self.fixed))
         return Cost(*(float(part) for part in parts)) if np.ndim(memory) == 0 else Cost(*parts)
 

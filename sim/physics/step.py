@@ -5,76 +5,74 @@ fullest of them decides. A stage computes the micro-batches one after another, a
 pipeline in steady state. A micro-batch without work costs as much as the others do, since the pipeline waits for their next round: the
 bubble.
 
-`step` adds a step up plainly. The fast forms rest on two facts. All work but attention depends on token counts alone: a table. Attention
-of decoders is, for each number of them, affine in their mean context piece by piece: a row of knots. In a CUDA graph launches are hidden
-and token counts padded to the captured sizes; without one a step takes at least its launches.
+`step` adds a step up plainly, `line` and `mixed` read tables (`sim.physics.stage`). In a CUDA graph launches are hidden and token counts
+padded to the captured sizes; without one a step takes at least its launches.
+
+With speculation each decoder brings its last token and k drafted ones, which the layers, attention and the head take as so many rows, and
+drafting is added (`sim.physics.drafting`). A step then yields `pace` tokens per decoder on average: what it is priced by, drawn or not.
 """
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
-
-import numpy as np
 
 from sim.core.request import Request
 from sim.physics.attention import Attention
 from sim.physics.base import Cost, Work
-from sim.physics.curve import ZERO, Curve, context_knots, token_knots, total
+from sim.physics.curve import context_knots, total
+from sim.physics.drafting import Drafting
 from sim.physics.layers import Layers
+from sim.physics.speculation import Acceptance
+from sim.physics.stage import ROWS, Row, Sizes, Stage, Tokens
 from sim.spec.hardware import Gpu
 from sim.spec.llm import Llm
 from sim.spec.scenario import EngineOptions, Pool
 
 ENDLESS = 1 << 60
-ROWS, EAGER = 16, 256  # numbers of decoders that are tabulated at a time, and at once
-
-
-class Row(NamedTuple):
-    """Steps that only decode, of so many decoders: `values` (s) at the context knots, `slopes` (s per token of context) after each, the
-    `least` that launches take, and what of the values is `other` than attention.
-    """
-
-    values: list[float]
-    slopes: list[float]
-    least: float
-    other: float
+EAGER = 256  # numbers of decoders that are tabulated at once
 
 
 class EngineStep:
     """The step model of one replica: `llm` laid over `pool.parallel`, in the pool's precisions and engine options.
 
-    `assumed(context)` says, for the report, which kernels are priced without a measurement or outside the measured range, up to a context.
+    `used` are the fits that price it. With speculation each decoder brings `queries` tokens to a step and gets `pace` of them on average.
     """
 
     def __init__(self, llm: Llm, gpu: Gpu, pool: Pool):
         self.llm, self.gpu, self.pool = llm, gpu, pool
-        self.captured = capture_sizes(pool.engine)
         self.stages, self.lanes = pool.parallel.pp, pool.parallel.pp * pool.parallel.dp
-        layers = Layers(llm, gpu, pool)
-        budget = pool.engine.max_num_batched_tokens + pool.engine.max_num_seqs
+        speculation, layers = pool.engine.speculative_config, Layers(llm, gpu, pool)
+        self.queries = speculation.queries if speculation else 1
+        self.pace = Acceptance(speculation).e if speculation else 1.0
+        self._new = float(self.queries)
+        self.host, self.frontend = layers.host(), layers.frontend()
+        captured, budget = capture_sizes(pool.engine), pool.engine.max_num_batched_tokens + pool.engine.max_num_seqs * self.queries
         # Chunks are dealt to lanes whole, so the fullest may have more than an even share.
-        most = max(budget if self.lanes == 1 else 2 * budget, self.captured[-1] if self.captured else 0)
-        knots = token_knots(most, self.captured)
-        self.layers, self.head = Curve(knots, layers.linear(knots)), Curve(knots, layers.head(knots))
-        self.attention = layers.attention()
-        # One kernel for decoders and chunks, or one for each; all kinds of layers of a model agree.
-        self.together = all(attention.together for attention, _ in self.attention)
-        sole = self.together and len(self.attention) == 1 and self.lanes == 1
-        self._sole = (_quickest(self.attention[0][0]), self.attention[0][1]) if sole else ()
-        self.context = context_knots(pool.engine.max_model_len or llm.max_position, (window for window, _ in llm.kv_groups))
-        self.host, self.frontend, self.launches = layers.host(), layers.frontend(), layers.launches()
-        self.assumed = partial(layers.assumed, most)
-        self.used = layers.kernels.used
-        padded = [self.padded(tokens) for tokens in range(most + 1)]
-        seconds = self.layers.seconds(most)
-        self._linear, self._head = [seconds[tokens] for tokens in padded], self.head.seconds(most)
-        self._decode: dict[int, Curve] = {}
-        self._knots = self.context.tolist()
-        self._rows: list[Row | None] = [None] * (most + 1)
+        most = max(budget if self.lanes == 1 else 2 * budget, captured[-1] if captured else 0)
+        context = context_knots(pool.engine.max_model_len or llm.max_position, (window for window, _ in llm.kv_groups))
+        sizes = Sizes(most, captured, context)
+        self.target = target = Stage(layers, sizes, Tokens(self.queries, self.queries), self.stages, self.host)
+        self.drafting = Drafting(llm, gpu, pool, sizes) if speculation else None
+        sole = target.together and len(target.attention) == 1 and self.lanes == 1 and not speculation
+        self._sole = (_quickest(target.attention[0][0]), target.attention[0][1]) if sole else ()
+        self._linear, self._head, self._launches = target.linear, target.projected, target.launches
+        self._most_graphed = captured[-1] if captured else 0
+        self._models = [layers, *(self.drafting.models if self.drafting else [])]
+        self.used = list(layers.kernels.used)
+        self.used += [fit for model in self._models[1:] for fit in model.kernels.used if fit not in self.used]
+        self._knots = context.tolist()
+        self._rows: list[Row | None] = [None] * len(target.rows) if speculation else target.rows
         for decoders in range(1, min(pool.engine.max_num_seqs, EAGER) + 1, ROWS):
-            self._fill(decoders)
+            target.row(decoders)
+
+    def assumed(self, context: int) -> set[str]:
+        """Which kernels are priced without a measurement or outside the measured range, up to a context; for the report."""
+        said = set().union(*(model.assumed(self.target.sizes.most, context) for model in self._models))
+        if self.pool.engine.lora:
+            said.add(f"adapters on {self.gpu.name}: not measured; starts and bandwidth of other small kernels, and a judgement of storage")
+        if self.drafting:
+            said.add(f"attention of {self.queries} new tokens per sequence on {self.gpu.name}: not measured; rows of decode attention")
+        return said
 
     # -- plainly ------------------------------------------------------------
     def step(self, work: Work) -> Cost:
@@ -85,38 +83,20 @@ class EngineStep:
 
     def stage(self, decoders: int, context: float, chunks: Sequence[tuple[int, int]]) -> Cost:
         """One micro-batch in one stage, launches included."""
-        tokens = decoders + sum(n for n, _ in chunks)
-        gpu = total([
-            (1, self.layers.at(self.padded(tokens))),
-            (1, self.head.at(decoders + len(chunks))),
-            (1, self.attend(decoders, context, chunks)),
-        ])  # fmt: skip
-        gap = 0.0 if self.graphed(tokens) else max(0.0, self.launches - gpu.seconds)
+        gpu = self.target.cost(decoders, context, chunks)
+        if self.drafting:
+            gpu = total([(1, gpu), (1, self.drafting.cost(decoders, context, chunks))])
+        gap = max(0.0, self.least(decoders, chunks) - gpu.seconds)
         return gpu._replace(seconds=gpu.seconds + gap, host=gpu.host + gap)
 
-    def attend(self, decoders: int, context: float, chunks: Sequence[tuple[int, int]]) -> Cost:
-        """Attention of a lane over one stage's layers: one kernel for decoders and chunks, no faster than the decoders' alone, or two."""
-        alone = self.decode(decoders, context)
-        if not chunks:
-            return alone
-        inside = decoders if self.together else 0
-        both = total((layers, attention.mixed(inside, inside * context, chunks)) for attention, layers in self.attention)
-        if self.together:
-            return both if both.seconds > alone.seconds else alone
-        return total([(1, both), (1, alone)])
-
-    def decode(self, decoders: int, context: float) -> Cost:
-        """Attention of a lane's decoders over one stage's layers, interpolated between the context knots."""
-        if not decoders:
-            return ZERO
-        if decoders not in self._decode:
-            costs = ((layers, attention.decode(float(decoders), self.context)) for attention, layers in self.attention)
-            self._decode[decoders] = Curve(self.context, total(costs))
-        return self._decode[decoders].at(context)
+    def least(self, decoders: int, chunks: Sequence[tuple[int, int]]) -> float:
+        """Seconds that the host needs to launch what no graph holds of a stage."""
+        launches = self.target.least(decoders * self.queries + sum(n for n, _ in chunks))
+        return launches + self.drafting.least(decoders, chunks) if self.drafting else launches
 
     def share(self, decoders: int, held: float) -> tuple[int, float]:
-        """The decoders of a lane, and their mean context (each attends to its new token too)."""
-        return -(-decoders // self.lanes), held / decoders + 1.0 if decoders else 0.0
+        """The decoders of a lane, and their mean context (each attends to its new tokens too)."""
+        return -(-decoders // self.lanes), held / decoders + self.queries if decoders else 0.0
 
     def batches(self, decoders: int, chunks: Sequence[tuple[int, int]]) -> list[Sequence[tuple[int, int]]]:
         """The prompt chunks of each micro-batch, of its fullest attention group; micro-batches without any work are left out."""
@@ -130,18 +110,19 @@ class EngineStep:
 
     # -- fast ------------------------------------------------------------
     def line(self, decoders: int, held: int) -> tuple[float, float, int]:
-        context = held / decoders + 1.0
+        context, pace = held / decoders + self._new, self.pace
         if self.lanes > 1:
             decoders = -(-decoders // self.lanes)
         values, slopes, least, _ = self._rows[decoders] or self._fill(decoders)
         knots = self._knots
         i = bisect_right(knots, context) - 1
         if i < len(slopes):
-            steps = int(knots[i + 1] - context) + 1
+            steps = int((knots[i + 1] - context) / pace) + 1
         else:
             i, steps = i - 1, ENDLESS
         slope = slopes[i]
         seconds = values[i] + slope * (context - knots[i])
+        slope *= pace
         if seconds < least:
             return least, 0.0, min(steps, int((least - seconds) / slope) + 1) if slope else steps
         return seconds, slope, steps
@@ -151,7 +132,7 @@ class EngineStep:
             return self._beside(decoders, held, chunks[0])
         pieces = [(n, request.computed) for request, n in chunks]
         if self.lanes == 1:
-            return self._stage(decoders, held / decoders + 1.0 if decoders else 0.0, pieces) + self.host
+            return self._stage(decoders, held / decoders + self.queries if decoders else 0.0, pieces) + self.host
         decoders, context = self.share(decoders, held)
         batches = self.batches(decoders, pieces)
         return self.stages / len(batches) * sum(self._stage(decoders, context, some) for some in batches) + self.host
@@ -169,59 +150,37 @@ class EngineStep:
         beside, layers = self._sole
         both: float = layers * beside(decoders, held + decoders, n, request.computed)
         seconds = self._linear[tokens] + self._head[decoders + 1] + (both if both > alone else alone)
-        return (seconds if seconds > self.launches or self.graphed(tokens) else self.launches) + self.host
+        return (seconds if seconds > self._launches or tokens <= self._most_graphed else self._launches) + self.host
 
     def _stage(self, decoders: int, context: float, pieces: Sequence[tuple[int, int]]) -> float:
-        if not pieces:
-            seconds = self._attend(decoders, context) + self._linear[decoders] + self._head[decoders]
-            return seconds if seconds > self.launches or self.graphed(decoders) else self.launches
-        tokens = decoders
-        for n, _ in pieces:
-            tokens += n
-        both, together = 0.0, decoders if self.together else 0
-        for attention, layers in self.attention:
-            both += layers * attention.mixed_seconds(together, 0.0, together * context, pieces)
-        if decoders:
-            alone = self._attend(decoders, context)
-            both = both + alone if not together else both if both > alone else alone
-        seconds = self._linear[tokens] + self._head[decoders + len(pieces)] + both
-        return seconds if seconds > self.launches or self.graphed(tokens) else self.launches
-
-    def _attend(self, decoders: int, context: float) -> float:
-        """Attention of a lane's decoders in one stage, by the table."""
-        values, slopes, _, other = self._rows[decoders] or self._fill(decoders)
-        i = min(bisect_right(self._knots, context), len(slopes)) - 1
-        return (values[i] + slopes[i] * (context - self._knots[i]) - other) / self.stages
-
-    # -- binding ------------------------------------------------------------
-    def graphed(self, tokens: int) -> bool:
-        return bool(self.captured) and tokens <= self.captured[-1]
-
-    def padded(self, tokens: int) -> int:
-        """The token count that a captured graph computes."""
-        return self.captured[bisect_left(self.captured, tokens)] if tokens and self.graphed(tokens) else tokens
+        seconds = self.target.seconds(decoders, context, pieces)
+        if self.drafting:
+            seconds += self.drafting.seconds(decoders, context, pieces)
+        elif seconds > self._launches:
+            return seconds
+        least = self.least(decoders, pieces)
+        return seconds if seconds > least else least
 
     def _fill(self, decoders: int) -> Row:
-        """Rows of steps that only decode, for this many decoders of a lane and the next few."""
-        counts = np.arange(decoders, min(decoders + ROWS, len(self._rows)))
-        seconds = np.zeros((len(counts), len(self.context)))
-        for attention, layers in self.attention:
-            seconds += layers * attention.decode(counts[:, None].astype(float), self.context[None, :]).seconds
-        slopes = self.stages * np.diff(seconds, axis=1) / np.diff(self.context)
-        for count, attended, slope in zip(counts.tolist(), self.stages * seconds, slopes, strict=True):
-            other = self.stages * (self._linear[count] + self._head[count]) + self.host
-            least = 0.0 if self.graphed(count) else self.stages * self.launches + self.host
-            self._rows[count] = self._rows[count] or Row((attended + other).tolist(), slope.tolist(), least, other)
-        return self._rows[decoders]  # type: ignore[return-value]
+        """Rows of steps that only decode, for this many decoders of a lane and perhaps the next few."""
+        row = self.target.row(decoders)
+        if self.drafting:
+            launches = self.least(decoders, ())
+            row = self.drafting.onto(row, self.stages, decoders)._replace(least=self.stages * launches + self.host if launches else 0.0)
+            self._rows[decoders] = row
+        return row
 
 
 def capture_sizes(engine: EngineOptions) -> tuple[int, ...]:
-    """Batch sizes with a CUDA graph: vLLM's 1, 2, 4, multiples of 8 to 256 and of 16 beyond, up to min(2 max_num_seqs, 512)."""
+    """Batch sizes with a CUDA graph: vLLM's 1, 2, 4, multiples of 8 to 256 and of 16 beyond, up to min(2 max_num_seqs, 512).
+
+    With speculation a sequence counts as often as it brings tokens.
+    """
     if not engine.cuda_graph:
         return ()
     if engine.cudagraph_capture_sizes is not None:
         return tuple(sorted(engine.cudagraph_capture_sizes))
-    most = min(2 * engine.max_num_seqs, 512)
+    most = min(2 * engine.max_num_seqs * (engine.speculative_config.queries if engine.speculative_config else 1), 512)
     sizes = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= most]
     return tuple(sizes)
 

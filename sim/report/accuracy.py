@@ -86,7 +86,7 @@ def tables(summary: Summary) -> list[Table]:
         _grouped("By model", _main(errors["metric x model"]), ("metric", "model")),
         _grouped("Leave-one-model-out, by source, engine and GPU", _main(held[" x ".join(fine)]), fine),
         _grouped("Leave-one-model-out, by model", _main(held["metric x model"]), ("metric", "model")),
-        _constants(summary), _kernels(), _assumed(summary), _could_not(summary),
+        _constants(summary), _releases(summary), _kernels(), _assumed(summary), _could_not(summary),
     ]  # fmt: skip
 
 
@@ -132,6 +132,22 @@ def _constants(summary: Summary) -> Table:
     ]  # fmt: skip
     head = ("engine", "GPU", "runs", "host, in use", "host, fitted", "front end, in use", "front end, fitted")
     return Table("Constants of engines", head, rows, 2, "Fitted end to end on the lightly loaded runs of all models.")
+
+
+def _releases(summary: Summary) -> Table:
+    """What each release asks for; a profile has a figure of its own where that is nearer to models not fitted on than the one for all."""
+    rows = [
+        (entry["engine"], entry["gpu"], entry["release"], "host" if entry["constant"] == "host_overhead" else "front end",
+         f"{entry['models']:,}", f"{entry['runs']:,}",
+         *(seconds(entry[key]) for key in ("in_use", "fitted", "off_in_use", "off_release", "off_all")))
+        for entry in summary.releases
+    ]  # fmt: skip
+    head = ("engine", "GPU", "release", "constant", "models", "light runs", "in use", "fitted", "off: in use", "of release", "of all")
+    note = (
+        "Off: mean distance over models of what a model's light runs ask for from a constant: the one in use, and two that were fitted "
+        "without the model, to the others of its release and to those of all releases."
+    )
+    return Table("Constants of engines by release", head, rows, 4, note)
 
 
 def _assumed(summary: Summary) -> Table:

@@ -5,6 +5,7 @@ from collections import Counter
 from importlib.resources import files
 from typing import Any
 
+from sim.report import services
 from sim.report.words import dollars, figure, number, percent, scaled, seconds, together
 from sim.spec.hardware import KINDS
 from sim.study.metrics import METRICS, Facts
@@ -15,7 +16,8 @@ PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
 KIND_MARKS = {"measured": "good", "fitted": "good", "datasheet": "none", "judgement": "warn"}
 CHECKS = {
     "I1": "Every request ends once", "I2": "KV blocks are conserved", "I3": "Time runs forwards", "I4": "No idle engine with work",
-    "I5": "Same seed, same tables", "I6": "No step beats the roofline", "tokens": "Tokens are conserved", "littles_law": "Little's law",
+    "I5": "Same seed, same tables", "I6": "No step beats the roofline", "I7": "No link beats its bandwidth",
+    "tokens": "Tokens are conserved", "littles_law": "Little's law",
 }  # fmt: skip
 
 
@@ -35,7 +37,8 @@ def render(result: Result) -> str:
         slo_mark=_slo_mark(summary["slo"]), limits=_limits(summary["slo"]), plots=plots(Facts(result)), percentiles=PERCENTILES,
         latency=_latency(summary), panels=_panels(summary), pools=[_pool(pool) for pool in pools], gpus=_gpus(pools),
         audit=_audit(summary["audit"]), audit_mark=_audit_mark(summary["audit"]), run=_run(result), scenario=dump(result.scenario),
-        metrics=METRICS.values(),
+        metrics=METRICS.values(), pool_heads=services.POOLS, by_pool=services.pools(summary), class_heads=services.CLASSES,
+        by_class=services.classes(summary),
     )  # fmt: skip
 
 
@@ -148,6 +151,7 @@ def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
             ("GPUs", f"{gpu['count']:,}"), ("Busy", percent(gpu["busy_fraction"])),
             ("MFU", percent(gpu["mfu"])), ("MBU", percent(gpu["mbu"])),
             ("KV blocks in use, peak", percent(kv["peak_fraction"])), ("KV blocks in use, mean", percent(kv["mean_fraction"])),
+            ("Prompt tokens found in the cache", percent(kv["prefix_hit_rate"])),
             ("Preemptions", f"{kv['preemptions']:,}"),
         ]},
         {"title": "Money and energy", "rows": [
@@ -156,6 +160,7 @@ def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
             ("Per million tokens", dollars(cost["usd_per_million_total_tokens"])), ("Per request", dollars(cost["usd_per_request"])),
             ("Energy of the GPUs", f"{number(energy['kwh'])} kWh"), ("Per output token", _joules(energy["joules_per_output_token"])),
         ]},
+        *services.panels(summary),
     ]  # fmt: skip
 
 

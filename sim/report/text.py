@@ -28,6 +28,7 @@ RESOURCES = (
     ("gpu", "mfu", "MFU (%):", 100.0),
     ("gpu", "mbu", "MBU (%):", 100.0),
     ("kv", "peak_fraction", "Peak KV cache usage (%):", 100.0),
+    ("kv", "prefix_hit_rate", "Prefix cache hits (% of prompt):", 100.0),
     ("kv", "preemptions", "Preemptions:", 1.0),
     ("cost", "usd_per_hour", "Cost ($/h):", 1.0),
     ("cost", "usd_per_million_output_tokens", "Cost ($ per 1M output tokens):", 1.0),
@@ -61,7 +62,32 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
         value = summary.get(group, {}).get(key)
         if value is not None:
             yield _row(label, value if scale == 1.0 else value * scale)
+    yield from _services(summary)
     yield "=" * WIDTH
+
+
+def _services(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What several pools, a cascade and adapters add, in the order of the summary."""
+    for label, pool in (summary.get("pools") or {}).items():
+        yield _title(f"Pool {label}", "-")
+        yield _row("Requests:", pool["requests"])
+        for key, name in (("ttft_s", "TTFT"), ("tpot_s", "TPOT")):
+            yield _row(f"Median {name} (ms):", _scaled(pool[key], "p50"))
+            yield _row(f"P99 {name} (ms):", _scaled(pool[key], "p99"))
+        yield _row("GPU busy (%):", None if pool["busy_fraction"] is None else pool["busy_fraction"] * 100.0)
+    cascade, adapters = summary.get("cascade"), summary.get("adapters")
+    if cascade:
+        yield _title("Cascade", "-")
+        yield _row("Callers' requests:", cascade["requests"])
+        yield from (_row(f"Answered by {name} (%):", share * 100.0) for name, share in cascade["answered_by"].items())
+        yield _row("Median latency, verified (ms):", _scaled(cascade["e2e_s"], "p50"))
+        yield _row("P99 latency, verified (ms):", _scaled(cascade["e2e_s"], "p99"))
+        if cascade["quality"]:
+            yield _row("Mean quality, as given by the user:", cascade["quality"]["mean_of_answers"])
+    if adapters:
+        yield _title("Adapters", "-")
+        yield _row("Found on the GPU (%):", adapters["slot_hit_rate"] * 100.0)
+        yield _row("Engines waited for others (s):", adapters["engines_waited_s"])
 
 
 def _verdict(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -39,7 +39,7 @@ def change(document: Document, sets: Sequence[str] | Mapping[str, Any]) -> Docum
     for item in sets.items() if isinstance(sets, Mapping) else sets:
         try:
             route, value = _assignment(item) if isinstance(item, str) else (tuple(item[0].split(".")), _given(item[1]))
-            _put(data, places, route, value)
+            put(data, places, route, value)
         except BadInput as error:
             problems += error.problems
     if problems:
@@ -117,13 +117,16 @@ def _given(value: Any) -> Document:
     return Document(copy.deepcopy(value), {(): Place(SET, 0, 0, Path())})
 
 
-def _put(data: Any, places: dict[Route, Place], names: Sequence[str], value: Document) -> None:
-    """Check the whole way first, so that a change is done or leaves nothing half made."""
+def put(data: Any, places: dict[Route, Place], names: Sequence[str], value: Document) -> None:
+    """Put a value, with its places, where the dotted `names` lead; raises BadInput when they lead nowhere.
+
+    Checks the whole way first, so that a change is done or leaves nothing half made.
+    """
     here, route = data, _way(data, names)
     for depth, key in enumerate(route[:-1]):
         if isinstance(here, dict) and here.get(key) is None:
             here[key] = {}
-            places[route[: depth + 1]] = Place(SET, 0, 0, Path())
+            places[route[: depth + 1]] = value.places[()]
         here = here[key]
     here[route[-1]] = value.data
     for old in list(_below(places, route)):

@@ -1,12 +1,13 @@
 """A fitted kernel: parameters of one form on one GPU, with the range they were measured in and the error they showed there.
 
-A profile lists its fits; each is found by (operation, dtype, framework). The forms themselves are in `sim/physics`; this file knows the
-names and limits of their parameters only, so that a profile can be checked when it is read. A utilisation above LIMIT of a datasheet's peak
-is no fit but a mistake (most published points stay below 0.90), and is refused.
+A profile lists its fits; each is found by (operation, dtype, framework, version of the framework). The forms themselves are in
+`sim/physics`; this file knows the names and limits of their parameters only, so that a profile can be checked when it is read. A
+utilisation above LIMIT of a datasheet's peak is no fit but a mistake (most published points stay below 0.90), and is refused.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sim.spec.dtype import DTYPES
@@ -98,7 +99,7 @@ class Fit:
     """`library` is what was measured, with its version; `origin` the GPU it was measured on; `prior` the GPU whose fit it started from.
 
     `hull` maps each size to the (lowest, highest) measured; `points` is how many were fitted (0: a judgement). `kind` and `source` say how
-    it is known (sim.spec.hardware.KINDS).
+    it is known (sim.spec.hardware.KINDS). `version` is the release of the framework it is of, `0.15` for all of 0.15; '' is of any.
     """
 
     op: str
@@ -113,6 +114,7 @@ class Fit:
     prior: str = ""
     hull: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     errors: Errors | None = None
+    version: str = ""
 
     def __getitem__(self, name: str) -> float:
         return self.parameters[name]
@@ -131,3 +133,35 @@ class Fit:
     def transferred(self, errors: Errors | None) -> Fit:
         """The same parameters lent to another GPU by its datasheet, with the wider error that such loans showed."""
         return replace(self, kind="judgement", source=f"transferred from {self.origin} by datasheet ratios; {self.source}", errors=errors)
+
+
+def release(version: str) -> tuple[int, ...]:
+    """
+    >>> release("0.15.1"), release("v1.2.0rc2.post2"), release("dev-cu13")
+    ((0, 15, 1), (1, 2, 0), ())
+    """
+    found = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    return tuple(map(int, found[1].split("."))) if found else ()
+
+
+def same_release(one: str, other: str) -> bool:
+    """Whether two versions agree as far as both say.
+
+    >>> same_release("0.15", "0.15.1"), same_release("0.15.0", "0.15.1")
+    (True, False)
+    """
+    return all(a == b for a, b in zip(release(one), release(other), strict=False))
+
+
+def of_version(fits: Sequence[Fit], version: str) -> Fit:
+    """Which of `fits`, at least one, that differ in their version alone: that of the same release, else that of any version.
+
+    Where there is neither, the last release before the wanted one, else the first after it; the newest when none is wanted.
+    """
+    known = sorted((fit for fit in fits if fit.version), key=lambda fit: release(fit.version))
+    of_any = next((fit for fit in fits if not fit.version), None)
+    same = [fit for fit in known if release(version) and same_release(fit.version, version)]
+    if same or of_any or not known:
+        return same[-1] if same else of_any or fits[0]
+    before = [fit for fit in known if not release(version) or release(fit.version) <= release(version)]
+    return before[-1] if before else known[0]

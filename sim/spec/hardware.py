@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from sim.core.errors import BadInput, Problem, did_you_mean
-from sim.spec.fit import FRAMEWORKS, Errors, Fit
+from sim.spec.fit import FRAMEWORKS, Errors, Fit, of_version
 from sim.spec.profile import KINDS, Figure, Profile
 
 INTERCONNECTS = ("nvswitch", "nvlink_pairs", "pcie")
@@ -69,10 +69,17 @@ class Gpu:
         """The least certain kind among all figures and fits."""
         return max(_worst(self.figures, ()), *(fit.kind for fit in self.fits), key=KINDS.index)
 
-    def fit(self, op: str, dtype: str = "", framework: str = "vllm") -> Fit | None:
-        """What is known of a kernel, of that framework where it was measured, else of another; None if of none."""
+    def fit(self, op: str, dtype: str = "", framework: str = "vllm", version: str = "") -> Fit | None:
+        """What is known of a kernel, of that framework where it was measured, else of another; None if of none.
+
+        Of several versions the one asked for or the nearest (`sim.spec.fit.of_version`); '' asks for that of any version.
+        """
         found = [fit for fit in self.fits if fit.op == op and fit.dtype == dtype]
-        return min(found, key=lambda fit: (fit.framework != framework, FRAMEWORKS.index(fit.framework)), default=None)
+        best = min(found, key=lambda fit: (fit.framework != framework, FRAMEWORKS.index(fit.framework)), default=None)
+        if best is None:
+            return None
+        # A version is one of its own framework; another's releases are numbered otherwise.
+        return of_version([fit for fit in found if fit.framework == best.framework], version if best.framework == framework else "")
 
     def peak(self, dtype: str) -> float:
         """FLOP/s at which the chip multiplies `dtype` of its `flops`; the 16-bit peak where it has no units for it."""

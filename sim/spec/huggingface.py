@@ -20,7 +20,8 @@ class Family(NamedTuple):
     `moe_intermediate_size`, or `intermediate_size` where `wide`. `window`: which layers `sliding_window` binds when there are no
     `layer_types`: none | all | flag (those past `max_window_layers`, if `use_sliding_window`) | types (`layer_types` must be there) |
     pattern (all but every `sliding_window_pattern`-th) | chunks (Llama 4: within chunks where a layer has rotary positions).
-    `tied`: default of `tie_word_embeddings`. `defaults`: what the family's own class fills in for keys its checkpoints leave out.
+    `tied`: default of `tie_word_embeddings`. `width`: key of the width of dense MLPs. `plain`: one KV head per head, and no key that says
+    so. `defaults`: what the family's own class fills in for keys its checkpoints leave out.
     """
 
     bias: bool = False
@@ -30,6 +31,8 @@ class Family(NamedTuple):
     window: str = "none"
     gated: bool = True
     tied: bool = False
+    width: str = "intermediate_size"
+    plain: bool = False
     defaults: Mapping[str, int] = MappingProxyType({})
 
 
@@ -73,6 +76,7 @@ FAMILIES = {
     "phimoe": Family(experts="num_local_experts", wide=True, window="all"),
     "mimo": Family(bias=True, window="flag"),
     "nemotron": Family(gated=False),
+    "opt": Family(bias=True, gated=False, tied=True, width="ffn_dim", plain=True),
     "granite": Family(),
     "granitemoe": Family(experts="num_local_experts", wide=True),
     "cohere": Family(tied=True),
@@ -131,6 +135,7 @@ def architecture(config: dict[str, Any], file: str) -> dict[str, Any]:
     fields = _body(keys, family) | _experts(keys, family) | (_latent(keys) if family.mla else {})
     if family.mla:
         fields["head_dim"] = fields["qk_nope_head_dim"] + fields["qk_rope_head_dim"]
+    fields["mtp_layers"] = keys.count("num_nextn_predict_layers", 0)
     fields["windows"] = _windows(keys, family, fields["layers"], fields["max_position"])
     fields["checkpoint"] = _checkpoint(text.get("quantization_config") or config.get("quantization_config"))
     if keys.problems:
@@ -177,8 +182,10 @@ def _language_part(config: dict[str, Any]) -> dict[str, Any]:
 def _body(keys: _Keys, family: Family) -> dict[str, Any]:
     heads, hidden = keys.count("num_attention_heads"), keys.count("hidden_size")
     # Written as null it means one KV head per head; left out it is not guessed.
-    plain = family.mla or ("num_key_value_heads" in keys.data and keys.data["num_key_value_heads"] is None)
-    width = "intermediate_size_mlp" if family.window == "chunks" else "intermediate_size"
+    plain = family.mla or family.plain or ("num_key_value_heads" in keys.data and keys.data["num_key_value_heads"] is None)
+    if keys.data.get("word_embed_proj_dim", hidden) != hidden:  # OPT-350m
+        keys.wrong("word_embed_proj_dim", f"embeddings of another width than hidden_size ({hidden}) are not supported")
+    width = "intermediate_size_mlp" if family.window == "chunks" else family.width
     dense = not family.experts or not family.wide or family.window == "chunks"
     return {
         "layers": keys.count("num_hidden_layers"),

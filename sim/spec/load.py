@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from sim.core.errors import BadInput, Problem
 from sim.core.explain import show, validate
-from sim.core.registry import ADMISSIONS, BATCHERS, ROUTERS, WORKLOADS, Family, hints
-from sim.spec import compose, outside
+from sim.core.registry import ADMISSIONS, BATCHERS, RETENTIONS, ROUTERS, WORKLOADS, Family, hints
+from sim.spec import compose, ladder, outside
 from sim.spec.scenario import Cluster, EngineOptions, Scenario
 from sim.spec.yaml_marks import Document, Dumper, Place, Route
 
@@ -32,20 +32,58 @@ def load(path: str | Path, sets: Sets = (), *, lookup: bool = True) -> Scenario:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise BadInput(f"found {show(path)}; the path of a YAML file is wanted (`loads` takes a mapping)")
-    return _scenario(compose.change(compose.from_file(Path(path)), sets), lookup)
+    return _whole(compose.change(compose.from_file(Path(path)), sets), lookup)
 
 
 def loads(mapping: Mapping[str, Any], sets: Sets = (), *, lookup: bool = True) -> Scenario:
     """The scenario in a mapping, as `load` gives it; paths are relative to the working folder. Raises BadInput."""
     if not isinstance(mapping, Mapping):
         raise BadInput(f"found {show(mapping)}; a scenario is a mapping with the keys model, cluster and workloads")
-    return _scenario(compose.change(compose.from_mapping(mapping), sets), lookup)
+    return _whole(compose.change(compose.from_mapping(mapping), sets), lookup)
 
 
 def dump(scenario: Scenario) -> str:
     """YAML of the whole scenario, defaults included, in SI units; `load` reads an equal scenario back."""
     body = yaml.dump(_plain(scenario), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=140)
     return "# Complete and resolved: seconds, bytes, dollars, tokens. Run it again with `burstsim run`.\n" + body
+
+
+def steps(scenario: Scenario) -> list[Scenario]:
+    """What each step of the scenario's ladder makes of it, complete; its name and reason become those of the scenario."""
+    document, made = compose.from_mapping(_start(scenario)), []
+    for rung in scenario.ladder:
+        step = compose.change(document, rung.set)
+        words = {"name": f"{scenario.name}: {rung.name}", "description": rung.why or scenario.description}
+        made.append(_scenario(step, False).model_copy(update=words))
+        document = step if rung.kept else document
+    return made
+
+
+def _whole(document: Document, lookup: bool) -> Scenario:
+    """The scenario, and of its ladder what every step changes. A slip in one step shows in all that follow, and is said once."""
+    scenario = _scenario(document, lookup)
+    if not scenario.ladder:
+        return scenario
+    wrong = list(ladder.check(scenario.ladder))
+    if wrong:
+        raise BadInput(_placed(wrong, document.places))
+    made: list[Scenario] = []
+    problems: dict[Problem, Problem] = {}
+    for rung, step in zip(scenario.ladder, ladder.documents(document, scenario.ladder), strict=True):
+        try:
+            made.append(_scenario(step, lookup))
+        except BadInput as error:
+            for problem in error.problems:
+                problems.setdefault(problem, problem._replace(message=f"{problem.message} (step '{rung.name}' of the ladder)"))
+    if problems:
+        raise BadInput(list(problems.values()))
+    return scenario.model_copy(update={"ladder": ladder.completed(scenario.ladder, [_start(step) for step in made], _start(scenario))})
+
+
+def _start(scenario: Scenario) -> dict[str, Any]:
+    """A scenario without its ladder, complete and plain."""
+    plain: dict[str, Any] = _plain(scenario)
+    return {key: value for key, value in plain.items() if key != "ladder"}
 
 
 def _scenario(document: Document, lookup: bool) -> Scenario:
@@ -80,7 +118,8 @@ def _last_as_long(raw: dict[str, Any]) -> None:
     for workload in _list(raw.get("workloads")) if raw.get("duration") is not None else []:
         if isinstance(workload, dict) and workload.get("kind") in WORKLOADS.names():
             known = hints(WORKLOADS.find(workload["kind"]))
-            if "duration" in known and workload.get("duration") is None and workload.get("num_requests") is None:
+            counted = workload.get("num_requests") is not None or workload.get("num_sessions") is not None
+            if "duration" in known and workload.get("duration") is None and not counted:
                 workload["duration"] = raw["duration"]
 
 
@@ -93,6 +132,7 @@ def sites(raw: Mapping[str, Any]) -> Iterator[tuple[Route, Family]]:
         for index, pool in enumerate(_list(cluster.get("pools"))):
             if isinstance(pool, dict) and isinstance(pool.get("engine", {}), dict):
                 yield ("cluster", "pools", index, "engine", "batcher"), BATCHERS
+                yield ("cluster", "pools", index, "engine", "retention"), RETENTIONS
     for index, _ in enumerate(_list(raw.get("workloads"))):
         yield ("workloads", index), WORKLOADS
 
@@ -107,7 +147,7 @@ def _get(raw: Any, route: Route) -> Any:
     for part in way:
         raw = raw.get(part, {}) if isinstance(raw, dict) else raw[part]
     if isinstance(raw, dict) and last not in raw:
-        return _default(EngineOptions if last == "batcher" else Cluster, str(last))
+        return _default(EngineOptions if last in ("batcher", "retention") else Cluster, str(last))
     return raw[last]
 
 

@@ -24,6 +24,8 @@ def absolute(document: Document) -> dict[str, Any]:
     cluster = _mapping(data.get("cluster"))
     for index, pool in _items(cluster.get("pools")):
         paths.names(pool, ("cluster", "pools", index), ("model", "gpu", "node"))
+        drafts = _mapping(_mapping(pool.get("engine")).get("speculative_config"))
+        paths.names(drafts, ("cluster", "pools", index, "engine", "speculative_config"), ("model",))
         paths.kind(registry.BATCHERS, _mapping(pool.get("engine")).get("batcher"), ("cluster", "pools", index, "engine", "batcher"))
     paths.kind(registry.ROUTERS, cluster.get("router"), ("cluster", "router"))
     paths.kind(registry.ADMISSIONS, cluster.get("admission"), ("cluster", "admission"))
@@ -46,6 +48,7 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
         if gpu and node and gpu.name not in node.fits and not os.path.isabs(pool["gpu"]):
             found.append(Problem(f"{gpu.name} does not go into {node.name}, which takes {', '.join(node.fits)}", f"{path}.node"))
         found += _layout(pool, path, model, node)
+        found += _drafts(pool, path, model)
     for index, workload in _items(raw.get("workloads")):
         found += [
             Problem(f"no such file: {file}" if file else "found an empty text; the path of a file is wanted", f"workloads.{index}.{key}")
@@ -134,6 +137,24 @@ def _layout(pool: Mapping[str, Any], path: str, model: Any, node: Any) -> Iterat
         what = f"a tensor-parallel group of {tp} does not divide up node {node.name}: {node.gpus} GPUs, {node.domain} in one NVLink domain"
         sizes = ", ".join(str(n) for n in range(1, max(node.gpus, node.domain) + 1) if _fits(n, node))
         yield Problem(f"{what}; sizes that work: {sizes}", f"{path}.parallel.tp")
+
+
+def _drafts(pool: Mapping[str, Any], path: str, model: Any) -> list[Problem]:
+    """What is wrong with speculation on this model. A pool that the schema refuses is left to it."""
+    from pydantic import ValidationError
+
+    from sim.spec.draft import draft
+    from sim.spec.scenario import Pool
+
+    if model is None or not _mapping(_mapping(pool.get("engine")).get("speculative_config")):
+        return []
+    try:
+        draft(model, Pool.model_validate(pool), path)
+    except BadInput as error:
+        return error.problems
+    except ValidationError:
+        return []
+    return []
 
 
 def _fits(tp: int, node: Any) -> bool:

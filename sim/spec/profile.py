@@ -14,11 +14,11 @@ import yaml
 from sim.core.errors import BadInput, Problem, did_you_mean
 from sim.core.units import parse
 from sim.spec.dtype import DTYPES
-from sim.spec.fit import FRAMEWORKS, LIMIT, PARAMETERS, Errors, Fit, optional, wanted
+from sim.spec.fit import FRAMEWORKS, LIMIT, PARAMETERS, Errors, Fit, optional, release, wanted
 
 KINDS = ("measured", "fitted", "datasheet", "judgement")
 FLOPS_DTYPES = ("bf16", "fp16", "fp8", "int8", "int4", "nvfp4")
-_FIT_KEYS = ("op", "dtype", "framework", "library", "source", "points", "prior", "parameters", "hull", "errors")
+_FIT_KEYS = ("op", "dtype", "framework", "version", "library", "source", "points", "prior", "parameters", "hull", "errors")
 _PARAMETER_KINDS = {"seconds": "duration0", "rate": "bandwidth", "fraction": "utilisation", "number": "number0"}
 
 
@@ -140,7 +140,7 @@ class Profile:
             self.wrong("fits", f"found {found!r}; a list of fits is wanted")
             return ()
         fits = [fit for i, entry in enumerate(found) if (fit := self._fit(entry, f"fits.{i}", origin))]
-        keys = [(fit.op, fit.dtype, fit.framework) for fit in fits]
+        keys = [(fit.op, fit.dtype, fit.framework, fit.version) for fit in fits]
         for key in sorted({key for key in keys if keys.count(key) > 1}):
             self.wrong("fits", f"two fits of {' '.join(filter(None, key))}; one is wanted")
         return tuple(fits)
@@ -157,7 +157,9 @@ class Profile:
         for key, value, known in (("op", op, PARAMETERS), ("framework", framework, FRAMEWORKS), ("dtype", dtype, ("", *DTYPES))):
             if value not in known:
                 self.wrong(f"{path}.{key}", f"found '{value}'; {did_you_mean(value, [str(word) for word in known])}")
-        source = entry.get("source")
+        version, source = entry.get("version", ""), entry.get("source")
+        if not isinstance(version, str) or (version and not release(version)):
+            self.wrong(f"{path}.version", f"found {version!r}; the number of a release in quotes is wanted, such as \"0.15\"")
         if source not in self.sources:
             self.wrong(f"{path}.source", f"source '{source}' is not in sources; {did_you_mean(str(source), self.sources)}")
         if len(self.problems) > before:
@@ -168,7 +170,7 @@ class Profile:
         if len(self.problems) > before:
             return None
         kind, what, date = self.sources[str(source)]
-        said = {"library": str(entry.get("library", "")), "points": int(entry.get("points", 0)), "prior": str(entry.get("prior", ""))}
+        said = {key: str(entry.get(key, "")) for key in ("version", "library", "prior")} | {"points": int(entry.get("points", 0))}
         return Fit(op, dtype, framework, parameters, origin, kind, f"{what} ({date})", hull=hull, errors=errors, **said)  # type: ignore[arg-type]
 
     def _parameters(self, found: Any, op: str, dtype: str, path: str) -> dict[str, float]:

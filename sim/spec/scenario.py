@@ -5,11 +5,19 @@ loader checks each against the fields of its kind (`core/registry.py`), so this 
 """
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag, model_validator
 
-from sim.core.units import Bytes, Seconds
+from sim.core.units import Bytes, BytesPerSecond, Seconds
+from sim.spec.cascade import Cascade
+from sim.spec.fit import release
+from sim.spec.fitting import claims, clashes, filled, misplaced
+from sim.spec.frozen import Spec
+from sim.spec.ladder import Rung
+from sim.spec.lora import Lora
 
 Positive = Annotated[int, Field(ge=1)]
 # The most that is simulated: far beyond any engine, and a slip of the keyboard does not eat the machine.
@@ -20,6 +28,8 @@ BlockSize = Annotated[int, Field(ge=1, le=1024)]
 Int32 = Annotated[int, Field(ge=1, le=2**31 - 1)]
 OrNone = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Chance = Annotated[float, Field(ge=0, le=1)]
+Drafted = Annotated[int, Field(ge=1, le=32)]
 Price = Annotated[float, Field(ge=0, le=1e6)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 Dtype = Literal["bf16", "fp16", "fp8", "fp8_block", "int8", "int8_weights", "int4", "nvfp4", "mxfp4", "mxfp4_mxfp8"]
@@ -33,13 +43,16 @@ def _with_a_unit(size: float) -> float:
     return size
 
 
+def _release(version: Any) -> Any:
+    if not isinstance(version, str):
+        raise ValueError(f"found {version!r}; write a version in quotes, such as '0.15.1', or 0.10 is read as 0.1")
+    if not release(version):
+        raise ValueError(f"found '{version}'; the number of a release is wanted, such as '0.15.1'")
+    return version
+
+
+Version = Annotated[str, BeforeValidator(_release)]
 GpuMemory = Annotated[Bytes, Field(gt=0, le=4e12), AfterValidator(_with_a_unit)]
-
-
-class Spec(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Parallel(Spec):
@@ -98,10 +111,76 @@ class Precision(Spec):
         return value
 
 
+def _form(acceptance: Any) -> str:
+    return "list" if isinstance(acceptance, (list, tuple)) else "chance"
+
+
+Accepted = Annotated[Annotated[Chance, Tag("chance")] | Annotated[tuple[Chance, ...], Tag("list")], Discriminator(_form)]
+
+
+class Speculation(Spec):
+    """vLLM's speculative_config, and what no engine knows beforehand: how many of the drafted tokens are accepted.
+
+    `acceptance` is one chance a: a drafted token is accepted, given that all before it in its draft were, so that the first i of a draft
+    are with a^i. Or it is a list, one entry per position, of what vLLM logs as per-position acceptance rates: the share of drafts of which
+    the first i tokens were accepted, so that it never rises. 0.8 and [0.8, 0.64, 0.512] say the same.
+
+    `model` is the draft model, or the config.json of an EAGLE head's layers; without one such a head is one layer of the target's sizes.
+    `sampling`: every request advances by the expected number of tokens, or by one drawn anew in each step.
+    """
+
+    method: Literal["draft_model", "eagle", "eagle3", "mtp", "ngram"]
+    model: str | None = None
+    num_speculative_tokens: Drafted
+    acceptance: Accepted
+    sampling: Literal["expected", "sampled"] = "expected"
+    draft_tensor_parallel_size: Positive | None = Field(None, description="1 or the target's; default: the target's")
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The share of drafts of which the first i + 1 tokens are accepted, for each position i."""
+        if isinstance(self.acceptance, tuple):
+            return self.acceptance
+        return tuple(self.acceptance ** (i + 1) for i in range(self.num_speculative_tokens))
+
+    @property
+    def queries(self) -> int:
+        """New tokens that a decoder brings to a step: its last one, and its draft."""
+        return self.num_speculative_tokens + 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Speculation:
+        rates, k = self.rates, self.num_speculative_tokens
+        if len(rates) != k:
+            raise ValueError(f"acceptance has {len(rates)} entries; one for each of num_speculative_tokens ({k}) is wanted, or one number")
+        for before, rate in pairwise(rates):
+            if rate > before:
+                raise ValueError(
+                    f"acceptance rises from {before:g} to {rate:g}; an entry is the share of drafts accepted up to its position, as vLLM "
+                    "logs it. Of chances given that all before were accepted, write the running product"
+                )
+        if self.method == "draft_model" and self.model is None:
+            raise ValueError("model is missing; method draft_model needs one, a catalogue name or the path of a config.json")
+        for key, value in (("model", self.model), ("draft_tensor_parallel_size", self.draft_tensor_parallel_size)):
+            if self.method in ("mtp", "ngram") and value is not None:
+                raise ValueError(f"{key} is for the methods draft_model, eagle and eagle3; {self.method} has no use for it")
+        return self
+
+
+class KvTier(Spec):
+    """Room for KV blocks below the GPU's memory. Figures are of a replica: each has its own tiers, which its GPUs share."""
+
+    kind: Literal["host", "ssd", "remote"]
+    capacity: Annotated[Bytes, Field(gt=0)]
+    bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = Field(None, description="each way together; default for host: PCIe x GPUs")
+    latency: Seconds = Field(0.0, ge=0, le=60, description="before each transfer begins")
+
+
 class EngineOptions(Spec):
     """vLLM's engine arguments, by their names, whatever the `framework`. `exact_steps` runs one event per step: slow, for checking."""
 
     framework: Framework = Field("vllm", description="whose kernels and host overhead to expect, where the GPU's profile knows them")
+    framework_version: Version | None = Field(None, description="release whose host and front end to expect, such as '0.15.1'")
     async_scheduling: bool = Field(True, description="the next step is scheduled while the GPU runs; without, the host waits in between")
     attention: Literal["flash", "naive"] = Field("flash", description="naive writes the scores to memory: what FlashAttention saves")
     # One value for all: with even routing, measured TPOT of gpt-oss-120b (H100, B200), Kimi-K2.5 and Qwen3-235B is over-predicted, most at
@@ -115,13 +194,50 @@ class EngineOptions(Spec):
     num_gpu_blocks_override: Int32 | None = None
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: OrNone = Field(0, description="most prompt tokens of one request in a step; 0: no limit")
-    enable_prefix_caching: Literal[False] = Field(False, description="not modelled yet: only false is accepted")
+    stream_interval: Positive = Field(1, description="tokens sent to the client at a time, after the first: ITL is between those")
+    enable_prefix_caching: bool = Field(True, description="requests share the KV blocks of equal beginnings, as far as workloads say")
+    paged: bool = Field(True, description="false: each request reserves its KV blocks in one range on admission, as before PagedAttention")
+    kv_reservation: Literal["max", "pow2", "oracle"] | None = Field(None, description="how many then; default: max, max_model_len tokens")
+    preemption_mode: Literal["recompute", "swap"] = Field("recompute", description="swap: a preempted cache waits in the host's memory")
+    swap_space: Bytes | None = Field(None, gt=0, description="host memory of a GPU for that; default: 4 GiB; only if swapped")
     cuda_graph: bool = True
     cudagraph_capture_sizes: tuple[Sequences, ...] | None = Field(None, description="default: vLLM's, up to min(2 * max_num_seqs, 512)")
     host_overhead: Seconds | None = Field(None, ge=0, le=60, description="CPU time per step not hidden by the GPU; default: the profile's")
     frontend_overhead: Seconds | None = Field(None, ge=0, le=60, description="API server, tokeniser: added to TTFT; default: the profile's")
+    speculative_config: Speculation | None = Field(None, description="draft tokens ahead and verify them together; default: no drafts")
+    lora: Lora | None = Field(None, description="adapters that requests may ask for; default: none")
+    kv_tiers: tuple[KvTier, ...] = Field((), description="where KV blocks are kept beside the GPU, the nearest first")
+    kv_offload: Literal["write_through", "on_evict"] | None = Field(None, description="when tiers get them; default: write_through")
+    kv_reload: Literal["faster", "always"] | None = Field(None, description="or compute what is faster computed; default: faster")
+    retention: dict[str, Any] = Field(default_factory=lambda: {"kind": "lru"}, description="of a session's cache while it pauses")
+    frontend_per_token: Seconds = Field(0.0, ge=0, le=1e-3, description="what the tokeniser adds to that for each token of the prompt")
     exact_steps: bool = False
     batcher: dict[str, Any] = Field(default_factory=lambda: {"kind": "vllm_v1"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _silent(cls, value: Any) -> Any:
+        return filled(value, cls.model_fields) if isinstance(value, Mapping) else value
+
+    @model_validator(mode="after")
+    def _fitting(self) -> EngineOptions:
+        wrong = clashes(dict(self), self.batcher) if {"batcher", "paged", "kv_reservation"} & self.model_fields_set else []
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    @model_validator(mode="after")
+    def _kept(self) -> EngineOptions:
+        wrong = misplaced(dict(self), [(tier.kind, tier.bandwidth) for tier in self.kv_tiers], self.retention)
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    @model_validator(mode="after")
+    def _swapped(self) -> EngineOptions:
+        if self.swap_space is not None and self.preemption_mode != "swap":
+            raise ValueError("swap_space is given, but nothing is swapped; set preemption_mode: swap or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _budget(self) -> EngineOptions:
@@ -138,6 +254,7 @@ class Pool(Spec):
 
     name: str = "serve"
     model: str | None = Field(None, description="default: the scenario's model")
+    role: Literal["both", "prefill", "decode"] = Field("both", description="prefill: computes prompts and hands their KV to decode pools")
     gpu: str
     node: str | None = Field(None, description="node of the catalogue; default: the GPU's usual one")
     replicas: Replicas = 1
@@ -147,11 +264,30 @@ class Pool(Spec):
     gpu_memory: GpuMemory | None = Field(None, description="memory of one GPU; default: the GPU profile's")
     price_per_hour: Price | None = Field(None, description="dollars per GPU-hour; default: the GPU profile's")
 
+    @model_validator(mode="after")
+    def _passed_on(self) -> Pool:
+        why = claims(self.engine.batcher.get("kind"), self.engine.paged).off.get("role") if self.role != "both" else None
+        if why:
+            raise ValueError(f"role ({self.role}) is set; {why}")
+        return self
+
+
+class Disaggregation(Spec):
+    """How prompts computed on prefill pools reach decode pools. `bandwidth` is one GPU's, one way; default: the node's network cards."""
+
+    short_prompt: OrNone = Field(0, description="prompts up to so many tokens are computed by the decode pool itself")
+    bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = None
+    latency: Seconds = Field(0.0, ge=0, le=60)
+    layerwise: bool = Field(True, description="a layer's KV may leave while later layers are computed")
+
 
 class Cluster(Spec):
     pools: tuple[Pool, ...] = Field(min_length=1)
     router: dict[str, Any] = Field(default_factory=lambda: {"kind": "least_loaded"})
     admission: dict[str, Any] = Field(default_factory=lambda: {"kind": "always"})
+    disaggregation: Disaggregation | None = Field(None, description="only with prefill and decode pools")
+    cascades: tuple[Cascade, ...] = ()
+    quality: dict[str, float] = Field(default_factory=dict, description="of the answers of a pool or model, as you know it")
 
     @model_validator(mode="after")
     def _names(self) -> Cluster:
@@ -159,6 +295,22 @@ class Cluster(Spec):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two pools are named {', '.join(twice)}; pool names must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _roles(self) -> Cluster:
+        roles = {pool.role for pool in self.pools}
+        for role, other in (("prefill", "decode"), ("decode", "prefill")):
+            if role in roles and other not in roles:
+                raise ValueError(f"there is a pool with role: {role} but none with role: {other}; each needs the other")
+        if self.disaggregation is not None and "prefill" not in roles:
+            raise ValueError("disaggregation is given, but no pool has role: prefill; it has no effect")
+        return self
+
+    @model_validator(mode="after")
+    def _judged(self) -> Cluster:
+        if self.quality and not self.cascades:
+            raise ValueError("quality is given, but there are no cascades; it has no effect")
         return self
 
 
@@ -191,6 +343,7 @@ class Scenario(Spec):
     cluster: Cluster
     workloads: tuple[dict[str, Any], ...] = Field(min_length=1)
     slo: Slo = Slo()
+    ladder: tuple[Rung, ...] = Field((), description="the scenario changed step by step, each on top of those before it")
     _places: Any = PrivateAttr(default=None)
 
     def __eq__(self, other: object) -> bool:

@@ -15,6 +15,7 @@ PLUGS = (
     ("Cluster", "router", registry.ROUTERS, False),
     ("Cluster", "admission", registry.ADMISSIONS, False),
     ("EngineOptions", "batcher", registry.BATCHERS, False),
+    ("EngineOptions", "retention", registry.RETENTIONS, False),
     (None, "workloads", registry.WORKLOADS, True),
 )
 
@@ -138,4 +139,6 @@ def _words(hint: Any) -> str:
     if parts:
         inner = [_words(part) for part in parts if part not in (type(None), ...)]
         return f"{origin.__name__} of {', '.join(inner)}" if origin in (list, tuple, dict) else " or ".join(inner)
+    if dataclasses.is_dataclass(hint):
+        return f"{{{', '.join(field.name for field in dataclasses.fields(hint))}}}"
     return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,7 +1,7 @@
 """Architectures of language models: the matrices an engine multiplies, and what its weights and KV cache weigh.
 
-Sizes are counts; bytes are those of one GPU of a replica. Only the language part counts: vision towers and extra prediction layers are
-left out. `sim.spec.llm` finds an architecture by its name.
+Sizes are counts; bytes are those of one GPU of a replica. Only the language part counts: vision towers are left out, and so are extra
+prediction layers (`sim.spec.draft`). `sim.spec.llm` finds an architecture by its name.
 
 Layout, as vLLM lays a replica out over tp x pp x dp GPUs. Attention, dense MLPs, shared experts, embedding and head are divided by tp and
 repeated in every dp group. Routed experts are spread over all tp x dp GPUs of a stage: n_experts / ep whole experts each, every expert
@@ -44,12 +44,12 @@ class Matrix:
 class Llm:
     """One architecture. `attention` is `gqa` (multi-head and multi-query included) or `mla`, for which `head_dim` is nope + rope.
 
-    `windows` has one entry per layer, 0 for full attention; a layer that attends within chunks has the chunk as its window, which is
-    exact for contexts up to one chunk and beyond that too many keys by half a chunk on average. `moe` says of each layer whether it has
-    experts (empty: none has). `shared_intermediate` is the width of all shared experts together, `gated` whether the MLP has a gate.
-    `checkpoint` is the number format that `quantization_config` says the weights are published in ('' when 16-bit): a hint for the
-    scenario's precision, which nothing here uses. An alias in the catalogue that names a quantised copy shares the original's entry, and
-    its hint.
+    `windows` has one entry per layer, 0 for full attention; a layer that attends within chunks has the chunk as its window, which is exact
+    for contexts up to one chunk and beyond that too many keys by half a chunk on average. `moe` says of each layer whether it has experts
+    (empty: none has). `shared_intermediate` is the width of all shared experts together, `gated` whether the MLP has a gate. `mtp_layers`
+    counts extra layers that predict several tokens ahead, not among `layers`. `checkpoint` is the number format that `quantization_config`
+    says the weights are published in ('' when 16-bit): a hint for the scenario's precision, which nothing here uses. An alias in the
+    catalogue that names a quantised copy shares the original's entry, and its hint.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Llm:
     gated: bool = True
     qkv_bias: bool = False
     checkpoint: str = ""
+    mtp_layers: int = 0
 
     @property
     def moe_layers(self) -> int:

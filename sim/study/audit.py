@@ -1,5 +1,5 @@
 """Invariants checked on the tables of every run (numbers as in the design): each entry says whether it holds, on how many rows, and what
-broke first. I7 and I8 wait for the tables they need. Two conservation laws are added: `tokens` and `littles_law`.
+broke first. I7 looks at lower KV tiers; I8 waits for the tables it needs. Two conservation laws are added: `tokens` and `littles_law`.
 
 All checks are necessary conditions that hold exactly but for rounding, so a failure is a fault of the simulator, never of the scenario.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from sim.core.record import Page
 from sim.core.request import COMPLETED, FAILED, REJECTED, STATUSES, UNFINISHED
 from sim.study.facts import Tables
+from sim.study.idle import SLACK, Gaps, by_replica, idle, keys
+from sim.study.kv_waste import Waste
 from sim.study.result import Result
+from sim.study.tiers import links
 
-SLACK = 1e-9
 Entry = dict[str, Any]
 
 
@@ -32,9 +35,10 @@ def check(tables: Tables) -> dict[str, Entry]:
         "I1": _counts(tables),
         "I2": _blocks(tables),
         "I3": _order(tables, disorder),
-        "I4": _idle(tables, gaps),
+        "I4": _entry(*idle(tables, gaps), "no idle engine with runnable work, in any gap between stretches"),
         "I5": _content(tables),
         "I6": _roofline(tables),
+        "I7": _entry(*links(tables), "no transfer from or to a lower KV tier beyond the capacity of its link"),
         "tokens": _tokens(tables),
         "littles_law": _little(tables),
     }
@@ -106,20 +110,12 @@ def _blocks(tables: Tables) -> Entry:
     return _entry(len(blocks), found.lines(), "KV blocks taken = returned + left, never above capacity")
 
 
-class Gaps(NamedTuple):
-    """When a replica had no step under way, by replica and time: after `low` (-inf: before its first stretch), before `high`, seconds."""
-
-    replica: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
 def _succession(tables: Tables, found: Faults) -> Gaps:
     """The gaps between the stretches of each replica; a stretch that begins before the one recorded before it ends is a fault."""
     before = np.full(len(tables.replicas), -np.inf)
     gaps = []
     for page in tables.stretches():
-        order = _by_replica(page["replica"])
+        order = by_replica(page["replica"])
         replica, start, end = page["replica"][order], page["start"][order], page.end[order]
         same = replica[1:] == replica[:-1]
         heads, tails = np.append(True, ~same), np.append(~same, True)
@@ -135,11 +131,6 @@ def _succession(tables: Tables, found: Faults) -> Gaps:
     return Gaps(replica[order], low[order], high[order])
 
 
-def _by_replica(replica: np.ndarray) -> np.ndarray:
-    """The order that puts rows replica by replica; codes of 16 bits sort in linear time."""
-    return np.argsort(replica.astype("u2") if replica.max(initial=0) < 2**16 - 1 else replica, kind="stable")
-
-
 def _order(tables: Tables, found: Faults) -> Entry:
     """I3: a request's times are in order, within the run; stretches of a replica neither overlap nor run backwards."""
     for page in tables.requests():
@@ -153,39 +144,6 @@ def _order(tables: Tables, found: Faults) -> Entry:
         found.see("outside the run", (arrival < -SLACK) | (latest > tables.end + SLACK), page.first)
     checked = len(tables.result.tables["requests"]) + len(tables.result.tables["stretches"])
     return _entry(checked, found.lines(), "arrival <= admitted <= first token <= last token; stretches of a replica in order")
-
-
-def _idle(tables: Tables, gaps: Gaps) -> Entry:
-    """I4: in a gap between two stretches of a replica, every request sent to it before the gap's end had ended by the gap's begin.
-
-    The time before the first stretch counts as a gap. The time after the last does not: a step that the end of the run cut is not recorded.
-    Failed requests are left out, as the table does not say when they failed.
-    """
-    opens, closes = _keys(gaps.replica, gaps.low + SLACK), _keys(gaps.replica, gaps.high - SLACK)
-    change, finished = np.zeros(len(opens) + 1, dtype="i8"), np.zeros(len(tables.replicas), dtype=bool)
-    for page in tables.requests():
-        rows = np.flatnonzero((page["replica"] >= 0) & (page["status"] != REJECTED) & (page["status"] != FAILED))
-        rows = rows[_by_replica(page["replica"][rows])]
-        replica, last = page["replica"][rows], page["last_token"][rows]
-        finished[replica[~np.isnan(last)]] = True
-        # A request is there from the first gap that closes after its arrival to the first that opens after its end.
-        comes = np.searchsorted(closes, _keys(replica, page["arrival"][rows]), side="right")
-        goes = np.searchsorted(opens, _keys(replica, np.where(np.isnan(last), np.inf, last)))
-        change += np.bincount(comes, minlength=len(change)) - np.bincount(goes, minlength=len(change))
-    bad = np.flatnonzero(np.cumsum(change)[:-1] > 0)
-    broken, firsts = np.unique(gaps.replica[bad], return_index=True)
-    starts = np.maximum(gaps.low, 0)[bad][firsts]
-    faults = [f"replica {index:.0f} idle with work at {time:.6g} s" for index, time in zip(broken, starts, strict=True)]
-    worked = np.isin(np.arange(len(finished)), gaps.replica)
-    faults += [f"replica {index} finished requests without a step" for index in np.flatnonzero(finished & ~worked)]
-    return _entry(len(opens), faults, "no idle engine with runnable work, in any gap between stretches")
-
-
-def _keys(replica: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """Keys that sort by replica, then by time: numpy orders complex numbers so."""
-    keys = np.empty(len(time), dtype=complex)
-    keys.real, keys.imag = replica, time
-    return keys
 
 
 def _content(tables: Tables) -> Entry:
@@ -221,28 +179,64 @@ def _roofline(tables: Tables) -> Entry:
 
 
 def _tokens(tables: Tables) -> Entry:
-    """Tokens of the requests = one per decoder and step, one first token each, and one after each preemption stall."""
+    """Tokens of the requests = one per decoder and step, one first token each, and one after each preemption stall.
+
+    All members of a static batch generate as many as its longest answer. With speculation the steps of a request count at the expected
+    pace, and what it got beyond that when it leaves.
+    """
     if tables.counts[FAILED]:
         return _entry(0, [], "skipped: tokens of failed requests are not told apart")
-    asked, emitted = 0, sum(len(stalls) for stalls in tables.stalls())
+    if tables.drafted and tables.counts[UNFINISHED]:
+        return _entry(0, [], "skipped: requests were cut off whose steps are recorded at the expected pace")
+    pads, batches, emitted = Waste(tables).pads, Batches(), float(sum(len(stalls) for stalls in tables.stalls()))
+    asked = 0
     for rows in tables.requests():
         asked += int(rows["output_tokens"].sum(dtype="i8"))
+        if pads.any():
+            batches.add(rows, (rows["replica"] >= 0) & pads[rows["replica"]] & ~np.isnan(rows["first_token"]))
         emitted += int((~np.isnan(rows["first_token"])).sum())
+    found = Faults()
     for page in tables.stretches():
-        emitted += int(page.decoded.sum())
-    faults = [] if asked == emitted else [f"requests hold {asked} tokens, engines emitted {emitted}"]
-    return _entry(asked, faults, "tokens of requests = tokens emitted by engines")
+        emitted += float(page.decoded.sum())
+        if not tables.drafted:
+            found.see("tokens are not decoders x steps", page.decoded != page["decoders"] * page["steps"].astype("i8"), page.first)
+    asked += batches.padding()
+    close = abs(asked - emitted) <= (1e-9 * asked if tables.drafted else 0.0)
+    faults = [] if close else [f"requests hold {asked} tokens, engines emitted {emitted:.15g}"]
+    return _entry(asked, faults + found.lines(), "tokens of requests = tokens emitted by engines")
+
+
+class Batches:
+    """Members of static batches, told apart by replica and time of the first token, which the members of a batch share."""
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, rows: Page, which: np.ndarray) -> None:
+        """Note the output tokens of those rows of `requests`."""
+        self._pieces.append((keys(rows["replica"][which], rows["first_token"][which]), rows["output_tokens"][which].astype("i8")))
+
+    def padding(self) -> int:
+        """Tokens generated beyond what the members asked for."""
+        if not self._pieces:
+            return 0
+        keys, outputs = (np.concatenate(parts) for parts in zip(*self._pieces, strict=True))
+        _, batch = np.unique(keys, return_inverse=True)
+        longest = np.zeros(len(keys), dtype="i8")
+        np.maximum.at(longest, batch, outputs)
+        return int((longest[batch] - outputs).sum())
 
 
 def _little(tables: Tables) -> Entry:
     """Little's law over decoding: seconds from first to last token, summed over requests, = decoders integrated over time, plus stalls.
+    Decoders that pause count.
 
     The left side comes from the requests, the right side from the engines. Holds when every accepted request completed.
     """
     if tables.counts[FAILED] or tables.counts[UNFINISHED]:
         return _entry(0, [], "skipped: requests were cut off or failed while decoding")
     sojourn = sum(float((rows["last_token"] - rows["first_token"])[rows["status"] == COMPLETED].sum()) for rows in tables.requests())
-    present = sum(float((page["decoders"] * page["seconds"]).sum()) for page in tables.stretches())
+    present = sum(float(((page["decoders"] + page["paused"]) * page["seconds"]).sum()) for page in tables.stretches())
     present += sum(float(stalls.sum()) for stalls in tables.stalls())
     # Sums of millions of differences of clock times: rounding grows with the clock, not with the sum.
     close = abs(sojourn - present) <= 1e-6 * max(sojourn, present) + 1e-12 * tables.end * max(int(tables.counts.sum()), 1)

@@ -16,9 +16,6 @@ from sim.core.record import Page, Table
 from sim.core.request import STATUSES, UNFINISHED
 from sim.study.result import Result
 
-SUB_RUNS = 8
-ALIKE = 1e-3
-
 
 class Tables:
     """The tables of one result and what is small enough to keep. `meta["pools"]` gives the roofline, price and watts of each pool."""
@@ -52,6 +49,23 @@ class Tables:
         """Times of the first and the last arrival; 0 when nothing arrived."""
         ends = [(page["arrival"].min(), page["arrival"].max()) for page in self.requests()]
         return (float(min(ends)[0]), float(max(last for _, last in ends))) if ends else (0.0, 0.0)
+
+    @functools.cached_property
+    def drafted(self) -> int:
+        """Most tokens any pool drafts ahead; 0 without speculation."""
+        configs = [pool.engine.speculative_config for pool in self.result.scenario.cluster.pools]
+        return max((config.num_speculative_tokens for config in configs if config), default=0)
+
+    def in_role(self, role: str) -> np.ndarray:
+        """Which replicas belong to pools of a role."""
+        roles = {pool.name: pool.role for pool in self.result.scenario.cluster.pools}
+        return np.array([roles[name] == role for name in self.pool_of_replica], dtype=bool)
+
+    @functools.cached_property
+    def intervals(self) -> np.ndarray:
+        """Tokens that each replica sends on at a time."""
+        each = {pool.name: pool.engine.stream_interval for pool in self.result.scenario.cluster.pools}
+        return np.array([each[name] for name in self.pool_of_replica], dtype="i8")
 
     @property
     def begin(self) -> float:
@@ -129,8 +143,8 @@ class Stretches:
 
     @functools.cached_property
     def decoded(self) -> np.ndarray:
-        """Tokens the decoders emitted."""
-        return self["decoders"] * self["steps"].astype("i8")
+        """Tokens the decoders emitted: with speculation at the expected pace, but for a request's last step."""
+        return self["tokens"]
 
     @functools.cached_property
     def tokens(self) -> np.ndarray:
@@ -141,7 +155,7 @@ class Stretches:
     def _held(self) -> np.ndarray:
         """Tokens of keys and values the decoders read, summed over the steps."""
         steps = self["steps"].astype(float)
-        return steps * self["held"] + self["decoders"] * steps * (steps - 1) / 2
+        return steps * self["held"] + self.decoded * (steps - 1) / 2
 
     @functools.cached_property
     def flops(self) -> np.ndarray:
@@ -158,21 +172,6 @@ class Stretches:
     def bytes_moved(self) -> np.ndarray:
         """Bytes: the weights once per step, and the decoders' keys and values."""
         return self.per_pool("weight_bytes") * self["steps"] + self.kv_read
-
-    def gaps(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inter-token gaps as (seconds, how many), run-length coded: a value per stretch, or up to `SUB_RUNS` where its steps differ by
-        more than `ALIKE`.
-
-        Step lengths grow linearly within a stretch and sum to its seconds, so the weighted mean is exact.
-        """
-        steps, first = self["steps"].astype("i8"), self["first_step"]
-        slope = 2 * (self["seconds"] - steps * first) / np.maximum(steps * (steps - 1), 1)
-        spread = slope * (steps - 1) / np.maximum(first, 1e-300)
-        runs = np.minimum(steps, np.clip(np.ceil(spread / ALIKE), 1, SUB_RUNS).astype("i8")) * (self["decoders"] > 0)
-        rows = np.repeat(np.arange(len(runs)), runs)
-        part = np.arange(len(rows)) - (np.cumsum(runs) - runs)[rows]
-        low, high = steps[rows] * part // runs[rows], steps[rows] * (part + 1) // runs[rows]
-        return first[rows] + slope[rows] * (low + high - 1) / 2, self["decoders"][rows] * (high - low)
 
 
 class Bins:

@@ -15,12 +15,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sim.core.record import Page, Table
 from sim.core.request import COMPLETED, FAILED, REJECTED, STATUSES
 from sim.spec.hardware import KINDS
+from sim.study.adapters import adapters
+from sim.study.by_pool import by_pool
+from sim.study.cascade import cascade
 from sim.study.facts import Stretches, Tables
+from sim.study.gaps import Gaps
+from sim.study.kv_waste import Waste
+from sim.study.measures import MEASURES
 from sim.study.result import Result
 from sim.study.spread import Spread, distribution
+from sim.study.tiers import tiers
 
 # Power of a busy GPU over its idle power, as a share of (TDP - idle): a floor for being busy at all, the rest with the utilisation of the
 # tighter of compute and memory. Judgement: decode at full memory bandwidth is known to draw close to TDP, small batches well below.
@@ -60,6 +66,15 @@ class Facts(Tables):
         return total
 
     @functools.cached_property
+    def prompts(self) -> tuple[int, int, int]:
+        """Prompt tokens of admitted requests; of them those found in the KV cache, and those found in a system prompt."""
+        total = np.zeros(3, dtype="i8")
+        for page in self.requests():
+            on = ~np.isnan(page["admitted"])
+            total += [page[name][on].sum(dtype="i8") for name in ("input_tokens", "cached_tokens", "common_tokens")]
+        return int(total[0]), int(total[1]), int(total[2])
+
+    @functools.cached_property
     def tokens(self) -> tuple[float, float]:
         """Prompt and output tokens of completed requests."""
         total = np.zeros(2)
@@ -71,20 +86,23 @@ class Facts(Tables):
     @functools.cached_property
     def work(self) -> Work:
         """Totals of all engine steps."""
-        total, gaps = np.zeros(5), Spread()
+        total, gaps, reader, waste = np.zeros(5), Spread(), Gaps(self.intervals), Waste(self)
         for page in self.stretches():
             seconds = page["seconds"]
             busy = seconds * page.gpus
             above = (step_power(page) - page.per_pool("idle_watts")) * busy
             total += [busy.sum(), page.flops.sum(), page.bytes_moved.sum(), (page["blocks"] * seconds).sum(), above.sum()]
-            gaps.add(*page.gaps())
+            gaps.add(*reader.of(page))
+            waste.add(page)
         for stalls in self.stalls():
             gaps.add(stalls, np.ones(len(stalls), dtype="i8"))
-        return Work(*total.tolist(), gaps.distribution())
+        return Work(*total.tolist(), gaps.distribution(), *waste.fragmentation())
 
 
 class Work(NamedTuple):
-    """Totals of all engine steps: GPU-seconds, FLOP, bytes, KV block-seconds, joules above idle; and the spread of gaps between tokens."""
+    """Totals of all engine steps: GPU-seconds, FLOP, bytes, KV block-seconds, joules above idle; the spread of gaps between tokens; and
+    internal and external fragmentation of the KV cache.
+    """
 
     busy: float
     flops: float
@@ -92,6 +110,8 @@ class Work(NamedTuple):
     block_seconds: float
     joules: float
     gaps: dict[str, float] | None
+    internal: float | None
+    external: float | None
 
 
 METRICS: dict[str, Metric] = {}
@@ -125,25 +145,6 @@ def summarise(result: Result) -> dict[str, Any]:
     summary["audit"] = check(facts)
     summary["run"] = {key: _plain(result.meta[key]) for key in ("seed", "sim_s", "cpu_s", "events", "version", "digest")}
     return summary
-
-
-def _tpot(rows: Table | Page) -> np.ndarray:
-    gaps = rows["output_tokens"] - 1
-    return np.where(gaps > 0, (rows["last_token"] - rows["first_token"]) / np.maximum(gaps, 1), np.nan)
-
-
-# Seconds of each request; NaN: it never happened (`tpot`: one token has none).
-MEASURES: dict[str, Callable[[Table | Page], np.ndarray]] = {
-    "ttft": lambda rows: rows["first_token"] - rows["arrival"] + rows["overhead"],
-    "tpot": _tpot,
-    "e2e": lambda rows: rows["last_token"] - rows["arrival"] + rows["overhead"],
-    "queue": lambda rows: rows["admitted"] - rows["arrival"],
-}
-
-
-def request_columns(table: Table | Page) -> dict[str, np.ndarray]:
-    """Each measure (`ttft`, `tpot`, `e2e`, `queue`) of each request, one array per name."""
-    return {measure: of(table) for measure, of in MEASURES.items()}
 
 
 def step_power(page: Stretches) -> np.ndarray:
@@ -213,7 +214,7 @@ metric("ttft_s", "s", "arrival to first token, of completed requests")(_spread("
 metric("tpot_s", "s", "(last - first token) / (output tokens - 1), of completed requests with two tokens or more")(_spread("tpot"))
 
 
-@metric("itl_s", "s", "each gap between two tokens of a request, preemption stalls included")
+@metric("itl_s", "s", "each gap between two tokens of a request, pauses and preemption stalls included")
 def _itl(facts: Facts) -> Any:
     return facts.work.gaps
 
@@ -314,9 +315,24 @@ def _preemptions(facts: Facts) -> Any:
     return int(facts.replicas["preemptions"].sum())
 
 
-@metric("kv.prefix_hit_rate", "", "share of prompt tokens found in the prefix cache; None: not modelled")
+@metric("kv.prefix_hit_rate", "", "share of the prompt tokens of admitted requests that were found in the KV cache")
 def _prefix(facts: Facts) -> Any:
-    return None
+    return _ratio(facts.prompts[1], facts.prompts[0])
+
+
+@metric("kv.prefix_hits", "", "the same by source: system prompts that sessions share, and the past of sessions or other equal content")
+def _prefix_sources(facts: Facts) -> Any:
+    prompt, found, common = facts.prompts
+    return {"system_prompt": _ratio(common, prompt), "past": _ratio(found - common, prompt)}
+
+
+metric("kv.tiers", "", "tokens found and bytes moved by tier, blocks kept for sessions; None: neither tiers nor retention")(tiers)
+metric("kv.internal_fragmentation", "", "share of room in taken blocks without a token, while only decoders run; None: shared blocks")(
+    lambda facts: None if facts.prompts[1] else facts.work.internal
+)
+metric("kv.external_fragmentation", "", "share of busy engines' blocks that are free while some queue for room; None: static batches")(
+    lambda facts: facts.work.external
+)
 
 
 @metric("cost.usd_per_hour", "USD/h", "price of all GPUs, averaged over the span; None when a pool has no price")
@@ -367,3 +383,8 @@ def _extrapolated(facts: Facts) -> Any:
 @metric("provenance.extrapolations", "", "which, pool by pool")
 def _extrapolations(facts: Facts) -> Any:
     return [f"{pool['name']}: {text}" for pool in facts.meta["pools"] for text in pool["extrapolated"]]
+
+
+metric("pools", "", "the figures of each pool, where there are several; a request counts where it was served last")(by_pool)
+metric("adapters", "", "low-rank adapters: how many were asked for, how often one was on the GPU, seconds waited for the others")(adapters)
+metric("cascade", "", "by caller's request: who answered, the share sent on, latency with verification, money, quality as given")(cascade)

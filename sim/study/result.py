@@ -38,7 +38,7 @@ class Result:
     @functools.cached_property
     def requests(self) -> Any:
         """One row per request as a DataFrame, in order of arrival, with the derived columns ttft, tpot, e2e and queue (seconds)."""
-        from sim.study.metrics import request_columns
+        from sim.study.measures import request_columns
 
         frame = self.tables["requests"].to_pandas().assign(**request_columns(self.tables["requests"]))
         return frame.sort_values("request", ignore_index=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import sim
-from sim.core.errors import BadInput
+from sim.core.errors import BadInput, Problem
 from sim.spec.load import dump, load, loads, located
 from sim.spec.scenario import Scenario
 from sim.study import assumptions
@@ -34,7 +34,8 @@ def run(scenario: Scenario | Mapping[str, Any] | str | Path, *, watch: Watch | N
     """Simulate a scenario (or the path of one, or a mapping as its YAML would give) and return what happened.
 
     The same scenario and seed give byte-identical tables. `watch` is entered around the run with a function that tells (requests ended,
-    requests expected or None, simulated seconds). Raises BadInput for what cannot be simulated, before the clock starts.
+    requests expected or None, simulated seconds). Of a scenario with a ladder only what it says before its first step is run
+    (`sim.study.ladder.climb` runs the steps). Raises BadInput for what cannot be simulated, before the clock starts.
     """
     if isinstance(scenario, str | Path):
         scenario = load(scenario)
@@ -42,7 +43,7 @@ def run(scenario: Scenario | Mapping[str, Any] | str | Path, *, watch: Watch | N
         scenario = loads(scenario)
     try:
         world = World(scenario)
-        remarks = world.start()
+        remarks = [*world.start(), *(["The ladder was not climbed: this is the scenario below its first step."] if scenario.ladder else [])]
     except BadInput as error:
         raise BadInput(located(error.problems, scenario)) from None
     expected = world.expected()
@@ -50,7 +51,24 @@ def run(scenario: Scenario | Mapping[str, Any] | str | Path, *, watch: Watch | N
         spent = _simulate(world, scenario.duration)
     if not world.door.arrived:
         raise BadInput("no request arrived: the workloads send nothing in the time given")
+    _check_room(world)
     return Result(scenario, world.recorder.tables, _meta(world, remarks, spent))
+
+
+def _check_room(world: World) -> None:
+    """Raises BadInput when decode pools were too small for every single request, so that nothing was simulated."""
+    small = [number for number, pool in enumerate(world.scenario.cluster.pools) if pool.role == "decode"]
+    table = world.recorder.tables["requests"]
+    if not small or "kv_capacity" not in table.labels["reason"]:
+        return
+    refused = table.labels["reason"].index("kv_capacity")
+    if all((page["reason"] == refused).all() for page in table.pages()):
+        least = min(int((page["input_tokens"] + page["wanted_tokens"]).min()) for page in table.pages())
+        rooms = [(number, world.memories[number].blocks * world.scenario.cluster.pools[number].engine.block_size) for number in small]
+        raise BadInput(located([
+            Problem(f"its KV cache holds {room} tokens, fewer than the smallest request ({least}); give it more memory or GPUs",
+                    f"cluster.pools.{number}") for number, room in rooms
+        ], world.scenario))  # fmt: skip
 
 
 def _simulate(world: World, duration: float | None) -> float:
@@ -58,8 +76,8 @@ def _simulate(world: World, duration: float | None) -> float:
     with _quiet_collector():
         began = time.process_time()
         try:
-            # SimPy stops before the events of its horizon; those of `duration` itself still belong to the run.
-            world.env.run(until=None if duration is None else math.nextafter(duration, math.inf))
+            # The events of `duration` itself still belong to the run.
+            world.env.advance(math.inf if duration is None else math.nextafter(duration, math.inf))
         except KeyboardInterrupt:
             raise Interrupted(world.env.now) from None
         world.close()

@@ -26,13 +26,13 @@ class Spread:
     """
 
     def __init__(self) -> None:
-        self._weight, self._sum, self._rows = 0, 0.0, 0
+        self._weight, self._sum, self._rows = 0.0, 0.0, 0
         self._pieces: list[tuple[np.ndarray, np.ndarray]] = []
         self._bins: np.ndarray | None = None
 
     def add(self, values: np.ndarray, weights: np.ndarray) -> None:
         """`values` in seconds, and how many there are of each."""
-        self._weight += int(weights.sum())
+        self._weight += float(weights.sum())
         # Not `values @ weights`: a dot product wakes the threads of BLAS, which cost more than it saves.
         self._sum += float((values * weights).sum())
         self._rows += len(values)

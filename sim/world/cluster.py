@@ -1,26 +1,30 @@
 """The world of one run: replicas behind a front door, and the clock they share. Workloads see it through a `Client` each."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from simpy import Environment, Process
+from simpy import Process
 
+from sim.core.content import Content
 from sim.core.errors import BadInput, Problem
-from sim.core.registry import ADMISSIONS, BATCHERS, ROUTERS, WORKLOADS
+from sim.core.registry import ADMISSIONS, ROUTERS, WORKLOADS
 from sim.core.request import Request
-from sim.core.rng import Draws, stream
-from sim.physics.memory import Memory, divide
+from sim.core.rng import Draws, Keyed, stream
+from sim.physics.memory import Memory
 from sim.physics.step import EngineStep
-from sim.policy.batch.base import Limits
-from sim.policy.kv.paged import Paged
-from sim.spec.hardware import gpu
-from sim.spec.llm import llm
-from sim.spec.scenario import Pool, Scenario
+from sim.spec.scenario import Scenario
+from sim.world.adapters import Wanted
+from sim.world.cascade import Chain
+from sim.world.clock import Clock
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
-from sim.world.front_door import FrontDoor
+from sim.world.fleet import Fleet
+from sim.world.front_door import FrontDoor, Service
 from sim.world.recorder import Recorder
+from sim.world.replicas import Replicas, open_pool
+from sim.world.ways import Ways
 
 
 class World:
@@ -28,28 +32,41 @@ class World:
 
     def __init__(self, scenario: Scenario):
         self.scenario = scenario
-        self.env = Environment()
+        self.env = Clock()
         self.recorder = Recorder(self.env)
         self.engines: list[Engine | ExactEngine] = []
         self.models: list[EngineStep] = []
         self.memories: list[Memory] = []
         self.end = 0.0
-        limits = [limit for number, pool in enumerate(scenario.cluster.pools) for limit in self._open(pool, f"cluster.pools.{number}")]
-        self.door = FrontDoor(
-            self.env, self.engines, limits, self._seeded("router", ROUTERS.make(scenario.cluster.router)),
-            (scenario.cluster.admission["kind"], self._seeded("admission", ADMISSIONS.make(scenario.cluster.admission))),
-            self.recorder.rejected,
-        )  # fmt: skip
+        self._keys = 1
+        self._fleets: dict[tuple[str, ...], Fleet] = {}
+        self._opened = [self._open(number) for number in range(len(scenario.cluster.pools))]
         self.workloads = [WORKLOADS.make(options) for options in scenario.workloads]
-        self._clients = [Client(self, number, name) for number, name in enumerate(self._names())]
+        admission = scenario.cluster.admission["kind"], self._seeded("admission", ADMISSIONS.make(scenario.cluster.admission))
+        names = self._names()
+        ways = Ways(scenario, [opened.pool for opened in self._opened], [workload.model for workload in self.workloads], names)
+        self._unasked = ways.unasked()
+        services = [self._service(wanted) for wanted in ways.services]
+        self.door = FrontDoor(self.env, services, admission, self.recorder.rejected)
+        self.chains = {number: Chain(self, names[number], steps) for number, steps in ways.chains.items()}
+        for engine in self.engines:
+            if engine.moves is not None:
+                engine.moves.successor = self.door.successor
+        self._adapters: dict[str, int] = {}
+        self._clients = [Client(self, (number, name), ways.services[number]) for number, name in enumerate(names)]
         self._drivers: list[Process] = []
 
     def rng(self, name: str) -> np.random.Generator:
         return stream(self.scenario.seed, name)
 
+    def keys(self, count: int) -> int:
+        """The first of so many integers that name tokens nobody else has named."""
+        first, self._keys = self._keys, self._keys + count
+        return first
+
     def start(self) -> list[str]:
         """Prepare the workloads and set them going; returns their remarks. Raises BadInput with all that is wrong with any of them."""
-        remarks: list[str] = []
+        remarks = [f"pool {name}: no workload asks for it" for name in self._unasked]
         problems: list[Problem] = []
         for number, (client, workload) in enumerate(zip(self._clients, self.workloads, strict=True)):
             try:
@@ -63,7 +80,9 @@ class World:
         return remarks
 
     def expected(self) -> int | None:
-        """Requests that will be sent, when every workload knows. Only after `start`."""
+        """Requests that will be sent, when every workload knows and none is sent on. Only after `start`."""
+        if self.chains:
+            return None
         counts = [workload.expected() for workload in self.workloads]
         return None if None in counts else sum(counts)
 
@@ -74,35 +93,45 @@ class World:
         """
         recorder = self.recorder
         over = recorder.ended == self.door.arrived and not any(driver.is_alive for driver in self._drivers)
+        over = over and not any(chain.pending for chain in self.chains.values())
         self.end = recorder.last if over else min(self.env.now, self.scenario.duration or self.env.now)
         for engine in self.engines:
             for request in engine.settle():
                 recorder.unfinished(request)
+        for chain in self.chains.values():
+            chain.close()
         engines = iter(self.engines)
         for pool, memory in zip(self.scenario.cluster.pools, self.memories, strict=True):
             for _ in range(pool.replicas):
                 recorder.replica(pool, memory, next(engines), self.end)
 
-    def _open(self, pool: Pool, where: str) -> list[tuple[int, str]]:
-        """Open the replicas of one pool; they share a step model, which has no state of its own. Returns the limit of each."""
-        architecture, chip, options = llm(pool.model or self.scenario.model), gpu(pool.gpu), pool.engine
-        memory = divide(architecture, chip, pool, where)
-        model = EngineStep(architecture, chip, pool)
-        self.models.append(model)
-        self.memories.append(memory)
-        longest = options.max_model_len or architecture.max_position
-        _check_budget(pool, longest, where)
-        limits = _limits(pool)
+    def _open(self, number: int) -> Replicas:
+        pool = self.scenario.cluster.pools[number]
+        opened = open_pool(self, pool, f"cluster.pools.{number}")
+        self.engines += opened.engines
+        self.models.append(opened.model)
+        self.memories.append(opened.memory)
         # The last entry, that of requests no replica took, stays last.
-        self.recorder.overheads[-1:] = [*[model.frontend] * pool.replicas, 0.0]
-        kind = ExactEngine if options.exact_steps else Engine
-        for _ in range(pool.replicas):
-            policy = BATCHERS.make(options.batcher), limits
-            record = self.recorder.tables["stretches"], self.recorder.tables["stalls"], self.recorder.completed
-            self.engines.append(kind(self.env, len(self.engines), model, Paged(memory.blocks, options.block_size), policy, record))
-        # The last token's keys and values are never computed, so a cache of n tokens holds a request of n + 1.
-        room = memory.blocks * options.block_size + 1
-        return [(longest, "max_model_len") if longest <= room else (room, "kv_capacity")] * pool.replicas
+        self.recorder.overheads[-1:] = [*[(opened.model.frontend, pool.engine.frontend_per_token)] * pool.replicas, (0.0, 0.0)]
+        return opened
+
+    def _service(self, wanted: tuple[str, ...]) -> Service:
+        """The service of the pools of these names."""
+        serving = [opened for opened in self._opened if opened.pool.name in wanted]
+        decode = [opened for opened in serving if opened.pool.role == "decode"]
+        way = self.scenario.cluster.disaggregation
+        entry = self._fleet([opened for opened in serving if opened.pool.role != "decode"])
+        return Service(entry, self._fleet(decode) if decode else None, way.short_prompt if way else 0)
+
+    def _fleet(self, members: list[Replicas]) -> Fleet:
+        """The fleet of some pools; one and the same whoever asks, as its router has a memory."""
+        key = tuple(opened.pool.name for opened in members)
+        if key not in self._fleets:
+            engines = [engine for opened in members for engine in opened.engines]
+            limits = [limit for opened in members for limit in opened.limits]
+            name = "router" if not self._fleets else f"router.{len(self._fleets)}"
+            self._fleets[key] = Fleet(engines, limits, self._seeded(name, ROUTERS.make(self.scenario.cluster.router)))
+        return self._fleets[key]
 
     def _names(self) -> list[str]:
         """Each workload's name: the one it asks for, or its kind and how many of that kind came before it."""
@@ -114,6 +143,23 @@ class World:
             self.recorder.tables["requests"].label("workload", name)
         return names
 
+    def adapters(self, number: int, name: str, pools: Sequence[str]) -> Wanted | None:
+        """Which adapters the requests of a workload ask for; None: none. Raises BadInput when one of their pools serves no adapters."""
+        options = self.workloads[number].adapters
+        if options is None:
+            return None
+        for pool in self.scenario.cluster.pools:
+            if pool.name in pools and pool.engine.lora is None:
+                message = f"pool {pool.name} serves no adapters; give it some with engine: {{lora: {{max_loras: 4, rank: 16}}}}"
+                raise BadInput([Problem(message, f"workloads.{number}.adapters")])
+        called = options.called(name)
+        for adapter in called:
+            if adapter not in self._adapters:
+                self._adapters[adapter] = len(self._adapters)
+                self.recorder.tables["adapters"].labels["adapter"].append(adapter)
+        numbers = [self._adapters[adapter] for adapter in called]
+        return Wanted(options.chances(len(called)).tolist(), numbers, Keyed(self.scenario.seed, f"{name}.adapters"))
+
     def _seeded(self, name: str, policy: Any) -> Any:
         if hasattr(policy, "seed"):
             policy.seed(Draws(self.rng(name)))
@@ -123,43 +169,32 @@ class World:
 class Client:
     """The world as one workload sees it; its random streams are its own."""
 
-    __slots__ = ("_cached", "_number", "_world", "call", "env", "name", "submit")
+    __slots__ = ("_adapters", "_number", "_prefix", "_priority", "_world", "call", "env", "keys", "name", "submit")
 
-    def __init__(self, world: World, number: int, name: str):
-        self._world, self._number, self.name = world, number, name
-        self._cached = world.workloads[number].cached_prefix
-        self.env, self.submit, self.call = world.env, world.door.submit, world.door.call
+    def __init__(self, world: World, who: tuple[int, str], pools: Sequence[str]):
+        self._world = world
+        self._number, self.name = number, name = who
+        door = world.chains.get(number, world.door)
+        self.env, self.submit, self.call, self.keys = world.env, door.submit, door.call, world.keys
+        self._adapters = world.adapters(number, name, pools)
+        workload = world.workloads[number]
+        self._priority, length = workload.priority, workload.shared_prefix
+        self._prefix = Content((self.keys(1),), (length,), length) if length else None
 
     def rng(self, name: str) -> np.random.Generator:
         return self._world.rng(f"{self.name}.{name}")
 
-    def request(self, prompt: int, output: int, session: int = -1) -> Request:
-        if not self._cached:
-            return Request(-1, self.env._now, prompt, output, self._number, session)
+    def request(
+        self, prompt: int, output: int, session: int = -1, content: Content | None = None, reply: int = 0
+    ) -> Request:
         request = Request(-1, self.env._now, prompt, output, self._number, session)
-        request.cached = request.computed = min(self._cached, prompt - 1)
+        if content is not None:
+            request.content, request.reply = content, reply
+        elif self._prefix is not None:
+            whole = self._prefix
+            request.content = whole if whole.common <= prompt else Content(whole.keys, (prompt,), prompt)
+        if self._priority:
+            request.priority = self._priority
+        if self._adapters is not None:
+            self._adapters.put_on(request)
         return request
-
-
-def _limits(pool: Pool) -> Limits:
-    """The scheduler's limits for a whole replica: each attention group has its own, and each pipeline stage a batch in flight.
-
-    A prompt's chunk still fits one batch of one group.
-    """
-    options, parallel = pool.engine, pool.parallel
-    lanes = parallel.pp * parallel.dp
-    budget, most = options.max_num_batched_tokens, options.long_prefill_token_threshold
-    if lanes > 1:
-        most = min(most or budget, budget)
-    return Limits(options.max_num_seqs * parallel.dp, budget * lanes, options.enable_chunked_prefill, most, options.async_scheduling)
-
-
-def _check_budget(pool: Pool, longest: int, where: str) -> None:
-    """Without chunked prefill a prompt is computed in one step or never; vLLM refuses such a configuration too."""
-    budget = pool.engine.max_num_batched_tokens
-    if not pool.engine.enable_chunked_prefill and budget < longest:
-        message = (
-            f"max_num_batched_tokens ({budget}) is below max_model_len ({longest}), and without chunked prefill a longer prompt could "
-            "never be computed; raise it, lower max_model_len, or set enable_chunked_prefill: true"
-        )
-        raise BadInput([Problem(message, f"{where}.engine.max_num_batched_tokens")])

@@ -12,16 +12,30 @@ from sim.core.request import Request
 
 
 class Decoders:
-    """`step` counts the engine's steps; `held` is the sum of computed tokens over members, before the next step."""
+    """`step` counts the engine's steps; `held` is the sum of computed tokens over members, before the next step, and `pace` what it grows
+    by in a step. `most` blocks at most are taken by a member in a step. `spare` blocks came back with those who left.
+    """
 
-    __slots__ = ("block_size", "count", "finish", "held", "phases", "stale", "step")
+    __slots__ = ("block_size", "count", "finish", "held", "most", "phases", "spare", "stale", "step")
 
     def __init__(self, block_size: int):
-        self.block_size = block_size
-        self.step = self.count = self.held = self.stale = 0
+        self.block_size, self.most = block_size, 1
+        self.step = self.count = self.stale = self.spare = 0
+        self.held: float = 0
         self.finish: list[tuple[int, int, Request]] = []
         # Written twice over, so that any run of up to block_size phases is one slice.
         self.phases = [0] * (2 * block_size)
+
+    @property
+    def pace(self) -> float:
+        return self.count
+
+    def advance(self, steps: int) -> float:
+        """So many steps have been made; returns the tokens that members got from them."""
+        tokens = self.count * steps
+        self.step += steps
+        self.held += tokens
+        return tokens
 
     def join(self, request: Request) -> None:
         """A request whose prompt is computed and whose newest token is not; it has output - generated tokens to go."""
@@ -95,3 +109,18 @@ class Decoders:
         at = phase % self.block_size
         self.phases[at] += change
         self.phases[at + self.block_size] += change
+
+
+class Reserved(Decoders):
+    """Members whose blocks were all taken when they were admitted (contiguous KV): growing takes none."""
+
+    __slots__ = ()
+
+    def blocks(self, steps: int) -> int:
+        return 0
+
+    def fits(self, free: int, steps: int) -> int:
+        return steps
+
+    def _count_phase(self, phase: int, change: int) -> None:
+        pass

@@ -16,9 +16,12 @@ from simpy import Environment
 from sim.core.record import Table
 from sim.core.request import Request
 from sim.physics.base import StepModel
+from sim.physics.speculation import Acceptance
 from sim.policy.batch.base import Batcher, Limits
-from sim.policy.kv.paged import Paged
-from sim.world.decoders import Decoders
+from sim.policy.kv.base import KvCache
+from sim.world.adapters import Adapters
+from sim.world.moves import Moves
+from sim.world.speculators import group
 from sim.world.timer import WAKE, Timer
 
 
@@ -28,13 +31,16 @@ class Engine:
     __slots__ = (
         "_batcher",
         "_chunks",
+        "_decode",
         "_ended",
         "_env",
+        "_extra",
         "_fresh",
         "_group",
         "_idle",
         "_limits",
         "_lookahead",
+        "_meter",
         "_model",
         "_order",
         "_pairs",
@@ -47,41 +53,39 @@ class Engine:
         "_stretches",
         "_ticket",
         "_tokens",
-        "admit",
-        "in_flight",
-        "index",
-        "kv",
-        "preemptions",
-        "prefilling",
-        "running",
-        "waiting",
+        "adapters", "admit", "in_flight", "index", "kv", "loading", "moves", "preemptions", "prefilling", "ready", "running", "waiting",
     )  # fmt: skip
 
     def __init__(
-        self, env: Environment, index: int, model: StepModel, kv: Paged, policy: tuple[Batcher, Limits],
+        self, env: Environment, index: int, model: StepModel, kv: KvCache, policy: tuple[Batcher, Limits, Acceptance | None],
         record: tuple[Table, Table, Callable[[Request], None]],
     ):  # fmt: skip
         self._env, self.index, self._model, self.kv = env, index, model, kv
-        self._batcher, self._limits = policy
+        self._batcher, self._limits, law = policy
+        self._meter = self._batcher.order if self._batcher.order.meters else None
         self._lookahead = self._limits.lookahead
         self._stretches, self._stalls, self._ended = record
-        self._group = Decoders(kv.block_size)
-        self.waiting: deque[Request] = deque()
+        self._group = group(kv, law)
+        self.moves: Moves | None = None
+        self.adapters: Adapters | None = None
+        self.ready: list[Request] = []
+        self.loading: list[Request] = []
+        self.waiting = self._batcher.queue()
         self._fresh: deque[tuple[float, Request]] = deque()
         self.prefilling: list[Request] = []
         self.running: dict[int, Request] = {}
-        self.admit = True
+        self.admit = self._decode = True
         self.in_flight = self.preemptions = 0
         self._chunks: list[tuple[Request, int]] = []
         self._idle, self._ticket, self._order = True, 0, 0
-        self._start = self._step_seconds = self._slope = self._pairs = 0.0
+        self._start = self._step_seconds = self._slope = self._pairs = self._extra = 0.0
         self._steps = self._tokens = 0
         self._ring = self._tick
 
     # -- what others see ------------------------------------------------------------
     @property
     def queued(self) -> int:
-        return len(self.waiting) + len(self._fresh)
+        return len(self.waiting) + len(self._fresh) + len(self.ready) + len(self.loading)
 
     @property
     def decoders(self) -> int:
@@ -103,12 +107,34 @@ class Engine:
         elif self._lookahead and self._steps:
             fresh = self._fresh
             fresh.append((self._env._now, request))
-            if self._steps > 1 and len(fresh) == 1 and not self.waiting and len(self.running) < self._limits.max_num_seqs:
+            if self._steps > 1 and len(fresh) == 1 and self._heard(len(self.waiting)):
                 self._cut(1)
         else:
             self.waiting.append(request)
-            if self._steps > 1 and len(self.waiting) == 1 and len(self.running) < self._limits.max_num_seqs:
+            if self._steps > 1 and self._heard(len(self.waiting) - 1):
                 self._cut(0)
+
+    def _heard(self, before: int) -> bool:
+        """Whether an arrival, with so many queued before it, may be admitted."""
+        if self._meter is not None or self.adapters is not None:
+            return True
+        return (not before or self._batcher.overtakes) and len(self.running) < self._limits.max_num_seqs
+
+    def loaded(self, request: Request) -> None:
+        """What the request had elsewhere is in the cache: it can run."""
+        self.loading.remove(request)
+        self.ready.append(request)
+        self.poke()
+
+    def poke(self) -> None:
+        """Something changed that a stretch does not foresee: plan anew at the end of the step in flight."""
+        if not self._idle:
+            if self._steps > 1:
+                self._cut(0)
+        elif self.waiting or self.ready:
+            self._idle = False
+            self._steps = 0
+            self._wait(WAKE)
 
     def settle(self) -> list[Request]:
         """Stop here: count the whole steps made so far, and return the requests that have not ended, up to date."""
@@ -119,7 +145,13 @@ class Engine:
         for request in self.running.values():
             if request.joined >= 0:
                 self._group.leave(request)
-        return [*self.running.values(), *self.waiting, *(request for _, request in self._fresh)]
+        queued = [*self.ready, *self.loading, *self.waiting, *(request for _, request in self._fresh)]
+        if self.moves is not None:
+            queued += self.moves.leaving.values()
+            for request in queued:
+                if request.brought:
+                    self.moves.forget(request)
+        return [request.unpadded() for request in (*self.running.values(), *queued)]
 
     # -- plan, wait, commit ------------------------------------------------------------
     def _tick(self, timer: Any) -> None:
@@ -139,48 +171,61 @@ class Engine:
     def _plan(self) -> None:
         group = self._group
         self._start = self._env._now
-        if self._fresh and not self.running and not self.waiting:
+        if self._fresh and not self.running and not self.waiting and not self.ready:
             self._join(self._start)
         self._chunks = chunks = self._choose()
         if chunks:
             self._steps = 1
             self._slope = 0.0
-            self._step_seconds = self._price(chunks)
+            self._step_seconds = self._price(chunks) + self._extra
+            self._extra = 0.0
             self._wait(self._step_seconds)
         elif group.count:
             # A step that preempted admits nobody; the next one may.
             steps = group.fits(self.kv.free, group.until_finish()) if self.admit and not self._fresh else 1
             self._step_seconds, slope, most = self._model.line(group.count, group.held)
+            if self.adapters is not None:
+                self._step_seconds += self.adapters.seconds((), self.prefilling, True)
+            if self._extra:
+                self._step_seconds, slope, steps = self._step_seconds + self._extra, 0.0, 1
+                self._extra = 0.0
             self._slope = slope
             self._steps = steps = steps if steps < most else most
             self._wait(steps * (self._step_seconds + slope * (steps - 1) / 2))
+        elif self._fresh:
+            self._join(self._start)
+            self._plan()
         else:
             self._idle = True
             self._steps = 0
 
     def _choose(self) -> list[tuple[Request, int]]:
         """The prompt chunks of the next step, their blocks taken; preempts until the running requests' next tokens fit."""
-        self.admit = True
+        self.admit = self._decode = True
         group, free = self._group, self.kv.free
+        if self.moves is not None:
+            self.moves.due(self._start)
+        if self._meter is not None:
+            self._meter.at(group.step)
         # Nobody to prefill or admit, and blocks for all: a decoder takes at most one, so their number settles it in most steps.
         if (
             not self.prefilling
+            and not self.ready
             and (not self.waiting or len(self.running) >= self._limits.max_num_seqs)
-            and (group.count <= free or group.blocks(1) <= free)
+            and (group.count * group.most <= free or group.blocks(1) <= free)
         ):
             return []
         while True:
-            chunks, preempt = self._batcher.plan(self, self.kv, self._limits, self._start)
+            chunks, preempt, self._decode = self._batcher.plan(self, self.kv, self._limits, self._start)
             if not preempt:
                 break
             for request in preempt:
                 self._preempt(request)
-            self.admit = False
+            self.admit = not self.running
         for request, tokens in chunks:
-            self.kv.grow(request, tokens)
-            if request.order < 0:
-                self._admit(request)
-        return chunks
+            if request.order <= 0:
+                self._admit(request, tokens)
+        return chunks if self.moves is None else [chunk for chunk in chunks if chunk[1]]
 
     def _price(self, chunks: list[tuple[Request, int]]) -> float:
         """Length of a step with chunks; keeps their token and query-key pair counts for the record."""
@@ -189,7 +234,9 @@ class Engine:
             tokens += n
             pairs += n * (request.computed + (n + 1) / 2)
         self._tokens, self._pairs = tokens, pairs
-        return self._model.mixed(self._group.count, self._group.held, chunks)
+        group = self._group
+        seconds = self._model.mixed(group.count, group.held, chunks) if self._decode else self._model.mixed(0, 0, chunks)
+        return seconds if self.adapters is None else seconds + self.adapters.seconds(chunks, self.prefilling, self._decode)
 
     def _wait(self, seconds: float) -> None:
         # An overtaken timer finds its number stale.
@@ -229,6 +276,7 @@ class Engine:
             for request in group.finished():
                 request.last = now
                 self._leave(request)
+            self._spare()
         for request, tokens in self._chunks:
             request.computed += tokens
             if request.computed == request.prompt + request.generated:
@@ -240,16 +288,20 @@ class Engine:
     def _advance(self, now: float) -> None:
         """Every decoder gets the stretch's tokens; the stretch is recorded."""
         group, kv, steps, chunks = self._group, self.kv, self._steps, self._chunks
-        count = group.count
-        if count:
-            kv.take(group.blocks(steps))
+        start, count, held, got, paused = self._start, group.count, group.held, 0.0, 0
+        if not self._decode:
+            count, held, paused = 0, 0, count
+        elif count:
+            blocks = group.blocks(steps)
+            if blocks:
+                kv.take(blocks)
+            got = group.advance(steps)
         tokens, pairs = (self._tokens, self._pairs) if chunks else (0, 0.0)
+        queued = len(self.waiting) + len(self._fresh) if self.moves is None else self.queued
         self._stretches.append((
-            self._start, now - self._start, self._step_seconds, self.index, steps, count, group.held, len(chunks), tokens, pairs,
-            len(self.waiting) + len(self._fresh), kv.blocks - kv.free,
+            start, now - start, self._step_seconds, self.index, steps, count, held, len(chunks), tokens, pairs, queued, kv.blocks - kv.free,
+            paused, got,
         ))  # fmt: skip
-        group.step += steps
-        group.held += count * steps
 
     def _emit(self, request: Request, now: float) -> None:
         """A prompt is computed: its next token is out, and the request decodes on or ends."""
@@ -261,41 +313,84 @@ class Engine:
             self._stalls.append((request.id, self.index, request.stalled, now))
             request.stalled = math.nan
         request.generated += 1
-        if request.generated < request.output:
-            self._group.join(request)
-        else:
+        if request.generated >= request.output:
             request.last = now
             self._leave(request)
+        elif self.moves is not None and self.moves.hands_on:
+            del self.running[request.order]
+            self.in_flight -= 1
+            self._left(request)
+            self.moves.hand_on(self, request)
+        else:
+            self._group.join(request)
+            if self._meter is not None:
+                self._meter.joined(request, self._group.step)
 
     # -- coming and going ------------------------------------------------------------
-    def _admit(self, request: Request) -> None:
-        if self.waiting[0] is request:
+    def _admit(self, request: Request, tokens: int) -> None:
+        """A request leaves the queue: it runs, or with 0 tokens to compute yet waits for what it has elsewhere."""
+        if request.order == 0:
+            self.ready.remove(request)
+        elif self.waiting[0] is request:
             self.waiting.popleft()
         else:
             self.waiting.remove(request)
-        self._order = request.order = self._order + 1
-        self.running[request.order] = request
         if request.admitted != request.admitted:
             request.admitted = self._start
+            request.cached = request.computed
+        if not tokens and self.moves is not None:
+            request.order = 0
+            self.loading.append(request)
+            self.moves.fetch(self, request)
+            return
+        if self.moves is not None:
+            self.moves.admitted(request)
+        self._order = request.order = self._order + 1
+        self.running[request.order] = request
+        if self.adapters is not None:
+            self._extra += self.adapters.enter(request, self._start)
+        if self._meter is not None:
+            self._meter.admitted(request)
+
+    def _left(self, request: Request) -> None:
+        if self._meter is not None:
+            self._meter.left(request, self._group.step)
+        if self.adapters is not None:
+            self.adapters.leave(request)
 
     def _leave(self, request: Request) -> None:
-        self.kv.drop(request)
+        self._left(request)
+        (self.moves or self.kv).drop(request)
         del self.running[request.order]
         request.order = -1
         self.in_flight -= 1
-        self._ended(request)
+        self._ended(request.unpadded())
 
     def _preempt(self, request: Request) -> None:
-        """Recompute later: drop the cache, keep the tokens, go to the head of the queue."""
+        """Make room: drop the cache or swap it out, keep the tokens, go to the head of the queue."""
+        if request.order == 0:
+            self.ready.remove(request)
+        else:
+            del self.running[request.order]
         if request.joined >= 0:
             self._group.preempt(request)
             request.stalled = self._start
-        else:
+        elif request.order:
             self.prefilling.remove(request)
+        if request.order:
+            self._left(request)
+        if self.moves is not None:
+            self._extra += self.moves.swap_out(request)
         self.kv.drop(request)
-        del self.running[request.order]
+        self._spare()
         request.order = -1
-        request.computed = request.cached
+        request.computed = 0
         request.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(request)
+
+    def _spare(self) -> None:
+        """Blocks that decoders held ahead of their tokens come back when they leave."""
+        if self._group.spare:
+            self.kv.give(self._group.spare)
+            self._group.spare = 0

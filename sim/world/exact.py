@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Any
 
 from simpy import Environment
@@ -15,24 +16,52 @@ from simpy import Environment
 from sim.core.record import Table
 from sim.core.request import Request
 from sim.physics.base import StepModel, Work
+from sim.physics.speculation import Acceptance
 from sim.policy.batch.base import Batcher, Limits
-from sim.policy.kv.paged import Paged
+from sim.policy.kv.base import KvCache
+from sim.world.adapters import Adapters
+from sim.world.moves import Moves
 from sim.world.timer import WAKE, Timer
+
+
+@dataclass
+class Draft:
+    """A decoder under speculation: tokens in the cache when it joined, tokens out after each of its steps, steps made."""
+
+    base: int
+    tokens: list[int]
+    steps: int = 0
+
+    def out(self, steps: int) -> int:
+        return self.tokens[steps - 1] if steps else 0
+
+    def holds(self, steps: int, k: int, block_size: int) -> int:
+        """Blocks held once so many steps are under way or made: each may compute k + 1 tokens, none beyond the request's end."""
+        most = self.base + (self.out(steps - 1) + k + 1 if steps else 0)
+        return math.ceil(min(most, self.base + self.tokens[-1]) / block_size)
 
 
 class ExactEngine:
     """A replica that steps one step at a time, as a SimPy process."""
 
     def __init__(
-        self, env: Environment, index: int, model: StepModel, kv: Paged, policy: tuple[Batcher, Limits],
+        self, env: Environment, index: int, model: StepModel, kv: KvCache, policy: tuple[Batcher, Limits, Acceptance | None],
         record: tuple[Table, Table, Callable[[Request], None]],
     ):  # fmt: skip
         self.env, self.index, self.model, self.kv = env, index, model, kv
-        self.batcher, self.limits = policy
+        self.batcher, self.limits, self.law = policy
+        self.order_of = self.batcher.order
+        self.drafts: dict[int, Draft] = {}
+        self.made, self.owed = 0, 0.0
         self.stretches, self.stalls, self.ended = record
-        self.waiting: deque[Request] = deque()
+        self.waiting = self.batcher.queue()
         self.fresh: deque[tuple[float, Request]] = deque()
         self.busy = False
+        self.moves: Moves | None = None
+        self.adapters: Adapters | None = None
+        self.ready: list[Request] = []
+        self.loading: list[Request] = []
+        self.extra = 0.0
         self.prefilling: list[Request] = []
         self.running: dict[int, Request] = {}
         self.in_flight = self.preemptions = self.order = 0
@@ -50,10 +79,26 @@ class ExactEngine:
 
     @property
     def queued(self) -> int:
-        return len(self.waiting) + len(self.fresh)
+        return len(self.waiting) + len(self.fresh) + len(self.ready) + len(self.loading)
 
     def next_blocks(self) -> int:
-        return sum(self.kv.need(request, 1) for request in self.decoding)
+        return sum(self.grows_by(request) for request in self.decoding)
+
+    def grows_by(self, request: Request) -> int:
+        """Blocks a decoder takes in the next step."""
+        if not self.kv.grows:
+            return 0
+        if self.law is None:
+            return self.kv.need(request, 1)
+        draft = self.drafts[request.id]
+        return draft.holds(draft.steps + 1, self.law.k, self.kv.block_size) - draft.holds(draft.steps, self.law.k, self.kv.block_size)
+
+    def held(self, request: Request) -> float:
+        """Tokens a decoder holds, as steps are priced."""
+        if self.law is None:
+            return request.computed
+        draft = self.drafts[request.id]
+        return draft.base + self.law.e * draft.steps
 
     def submit(self, request: Request) -> None:
         if self.limits.lookahead and self.busy:
@@ -61,29 +106,54 @@ class ExactEngine:
         else:
             self.waiting.append(request)
         self.in_flight += 1
-        if not self.wake.triggered:
+        self.poke()
+
+    def poke(self) -> None:
+        if not self.wake.triggered and (self.waiting or self.ready):
             self.wake.succeed()
 
+    def loaded(self, request: Request) -> None:
+        self.loading.remove(request)
+        self.ready.append(request)
+        self.poke()
+
     def settle(self) -> list[Request]:
-        return [*self.running.values(), *self.waiting, *(request for _, request in self.fresh)]
+        queued = [*self.ready, *self.loading, *self.waiting, *(request for _, request in self.fresh)]
+        if self.moves is not None:
+            queued += self.moves.leaving.values()
+            for request in queued:
+                if request.brought:
+                    self.moves.forget(request)
+        return [request.unpadded() for request in (*self.running.values(), *queued)]
 
     def live(self) -> Generator[Any, Any, None]:
         while True:
-            if not self.waiting and not self.running:
+            if self.moves is not None:
+                self.moves.due(self.env.now)
+            if not self.waiting and not self.running and not self.ready:
                 self.join(self.env.now)
-            if not self.waiting and not self.running:
+            self.chunks, decoding = [], list[Request]()
+            if self.waiting or self.running or self.ready:
+                self.busy, start, decoding = True, self.env.now, self.plan()
+            if not decoding and not self.chunks and self.fresh:
+                self.join(self.env.now)
+                continue
+            if not decoding and not self.chunks:
+                assert not self.running, "an engine with running requests always has something to do"
                 self.busy, self.wake = False, self.env.event()
                 yield self.wake
                 yield Timer(self.env, WAKE, 0, lambda _: None)
-            self.busy = True
-            start, decoding = self.env.now, self.plan()
-            assert self.running, "requests wait that nothing can ever admit"
-            work = Work(tuple((n, r.computed) for r, n in self.chunks), len(decoding), sum(r.computed for r in decoding))
-            seconds = self.model.step(work).seconds
+                continue
+            work = Work(tuple((n, r.computed) for r, n in self.chunks), len(decoding), sum(self.held(r) for r in decoding))
+            seconds = self.model.step(work).seconds + self.extra
+            if self.adapters is not None:
+                seconds += self.adapters.plainly(self.chunks, decoding)
+            self.extra = 0.0
             yield Timer(self.env, seconds, 0, lambda _: None)
             for request in decoding:
-                self.kv.grow(request, 1)
-            self.record(start, seconds, work)
+                self.kv.take(self.grows_by(request))
+            self.made += bool(decoding)
+            self.record(start, seconds, work, self.emitted(decoding))
             self.join(start)
             self.commit(decoding)
 
@@ -95,58 +165,127 @@ class ExactEngine:
     def plan(self) -> list[Request]:
         """Preempt, admit and take the chunks' blocks; returns who decodes in this step."""
         self.admit = True
+        self.order_of.at(self.made)
         while True:
-            chunks, preempt = self.batcher.plan(self, self.kv, self.limits, self.env.now)
+            chunks, preempt, decode = self.batcher.plan(self, self.kv, self.limits, self.env.now)
             if not preempt:
                 break
             for request in preempt:
                 self.preempt(request)
-            self.admit = False
+            self.admit = not self.running
         for request, tokens in chunks:
-            self.kv.grow(request, tokens)
-            if request.order < 0:
-                self.waiting.remove(request)
-                self.order = request.order = self.order + 1
-                self.running[request.order] = request
-                self.prefilling.append(request)
-                request.admitted = self.env.now if math.isnan(request.admitted) else request.admitted
-        self.chunks = chunks
-        return self.decoding
+            if request.order > 0:
+                continue
+            (self.waiting if request.order else self.ready).remove(request)
+            if math.isnan(request.admitted):
+                request.admitted, request.cached = self.env.now, request.computed
+            if not tokens and self.moves is not None:
+                request.order = 0
+                self.loading.append(request)
+                self.moves.fetch(self, request)
+                continue
+            if self.moves is not None:
+                self.moves.admitted(request)
+            self.order = request.order = self.order + 1
+            self.running[request.order] = request
+            self.prefilling.append(request)
+            self.order_of.admitted(request)
+            if self.adapters is not None:
+                self.extra += self.adapters.enter(request, self.env.now)
+        self.chunks = [chunk for chunk in chunks if chunk[1]]
+        return self.decoding if decode else []
 
     def preempt(self, request: Request) -> None:
-        if request in self.prefilling:
+        if request.order == 0:
+            self.ready.remove(request)
+        elif request in self.prefilling:
             self.prefilling.remove(request)
         else:
             request.stalled = self.env.now
+        if request.order:
+            self.left(request)
+        spare = self.stop_drafting(request)
+        if self.moves is not None:
+            self.extra += self.moves.swap_out(request)
         self.kv.drop(request)
-        del self.running[request.order]
-        request.order, request.computed, request.preemptions = -1, request.cached, request.preemptions + 1
+        if spare:
+            self.kv.give(spare)
+        self.running.pop(request.order, None)
+        request.order, request.computed, request.preemptions = -1, 0, request.preemptions + 1
         self.preemptions += 1
         self.waiting.appendleft(request)
 
     def commit(self, decoding: list[Request]) -> None:
-        for request, tokens in [*((request, 1) for request in decoding), *self.chunks]:
+        for request, tokens in [*((request, self.next_tokens(request)) for request in decoding), *self.chunks]:
             request.computed += tokens
-            if request.computed < request.prompt + request.generated:
+            if request.computed < request.prompt + request.generated and request in self.prefilling:
                 continue
-            if request in self.prefilling:
+            joins = request in self.prefilling
+            if joins:
                 self.prefilling.remove(request)
             if request.generated == 0:
                 request.first = self.env.now
             elif not math.isnan(request.stalled):
                 self.stalls.append((request.id, self.index, request.stalled, self.env.now))
                 request.stalled = math.nan
-            request.generated += 1
+            request.generated += 1 if joins else tokens
             if request.generated == request.output:
                 request.last = self.env.now
-                self.kv.drop(request)
+                self.stop_drafting(request)
+                self.left(request)
+                (self.moves or self.kv).drop(request)
                 del self.running[request.order]
                 self.in_flight -= 1
-                self.ended(request)
+                self.ended(request.unpadded())
+            elif joins and self.moves is not None and self.moves.hands_on:
+                del self.running[request.order]
+                self.in_flight -= 1
+                self.left(request)
+                self.moves.hand_on(self, request)
+            elif joins:
+                self.order_of.joined(request, self.made)
+                if self.law is not None:
+                    tokens_out = self.law.trajectory(request.output - request.generated, request.id, request.preemptions).tolist()
+                    self.drafts[request.id] = Draft(request.computed, tokens_out)
 
-    def record(self, start: float, seconds: float, work: Work) -> None:
+    def left(self, request: Request) -> None:
+        """A request runs here no more."""
+        self.order_of.left(request, self.made)
+        if self.adapters is not None:
+            self.adapters.leave(request)
+
+    def next_tokens(self, request: Request) -> int:
+        """Tokens that the step just made gives a decoder."""
+        if self.law is None:
+            return 1
+        draft = self.drafts[request.id]
+        draft.steps += 1
+        return draft.out(draft.steps) - draft.out(draft.steps - 1)
+
+    def emitted(self, decoding: list[Request]) -> float:
+        """Tokens of a step as they are recorded: at the expected pace, but for a request's last."""
+        if self.law is None:
+            return len(decoding)
+        tokens, self.owed = self.law.e * len(decoding) + self.owed, 0.0
+        for draft in (self.drafts[request.id] for request in decoding):
+            if draft.steps + 1 == len(draft.tokens):
+                tokens += draft.tokens[-1] - self.law.e * len(draft.tokens)
+        return tokens
+
+    def stop_drafting(self, request: Request) -> int:
+        """A decoder leaves; returns the blocks it held for tokens that were not kept."""
+        draft = self.drafts.pop(request.id, None)
+        if draft is None or self.law is None:
+            return 0
+        if draft.steps < len(draft.tokens):
+            self.owed += draft.out(draft.steps) - self.law.e * draft.steps
+        if not self.kv.grows:
+            return 0
+        return draft.holds(draft.steps, self.law.k, self.kv.block_size) - math.ceil(request.computed / self.kv.block_size)
+
+    def record(self, start: float, seconds: float, work: Work, got: float) -> None:
         tokens, pairs = sum(n for n, _ in work.chunks), sum((n * (before + (n + 1) / 2) for n, before in work.chunks), 0.0)
         self.stretches.append((
             start, seconds, seconds, self.index, 1, work.decoders, work.held, len(work.chunks), tokens, pairs, self.queued,
-            self.kv.blocks - self.kv.free,
+            self.kv.blocks - self.kv.free, len(self.decoding) - work.decoders, got,
         ))  # fmt: skip

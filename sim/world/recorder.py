@@ -15,16 +15,16 @@ from sim.world.timer import Answer
 class Recorder:
     """The tables of a run. `ended` counts requests with a row; `last` is when the last of them ended of itself, s.
 
-    `overheads` are the seconds, one entry per replica and one for none (-1), that a request spends outside its engine: an answer comes that
-    much later. What the
-    engine does is not touched, as a delay that is the same for all only moves arrivals and answers.
+    `overheads` are what a request spends outside its engine, (seconds, seconds per prompt token), an entry per replica and one for none
+    (-1): an answer comes that much later. What the engine does is not touched: a delay that is much the same for all moves arrivals and
+    answers, not their order.
     """
 
     def __init__(self, env: Environment):
         self._env = env
         self.tables: dict[str, Table] = tables()
         self._requests = self.tables["requests"]
-        self.overheads: list[float] = [0.0]
+        self.overheads: list[tuple[float, float]] = [(0.0, 0.0)]
         self.ended = 0
         self.last = 0.0
 
@@ -41,19 +41,22 @@ class Recorder:
 
     def replica(self, pool: Pool, memory: Memory, engine: Engine | ExactEngine, end: float) -> None:
         """What a replica that lived from 0 to `end` had and did."""
-        table, kv = self.tables["replicas"], engine.kv
+        table, kv, moves = self.tables["replicas"], engine.kv, engine.moves
+        kept = moves.keeper.close(end) if moves is not None and moves.keeper is not None else (0, 0.0)
         table.append((
             table.label("pool", pool.name), table.label("gpu", pool.gpu), pool.parallel.gpus, 0.0, end, memory.blocks, kv.block_size,
-            kv.peak, kv.taken, kv.returned, kv.blocks - kv.free, engine.preemptions,
+            kv.peak, kv.taken, kv.returned, kv.blocks - kv.free, engine.preemptions, *kept,
         ))  # fmt: skip
 
     def _end(self, request: Request, status: int, reason: int) -> None:
         self.ended += 1
-        overhead = self.overheads[request.replica]
+        fixed, reading = self.overheads[request.replica]
+        overhead = fixed + reading * request.prompt
+        common = min(request.cached, request.content.common) if request.content is not None else 0
         self._requests.append((
             request.id, request.workload, request.session, request.replica, request.arrival, request.admitted, request.first, request.last,
             request.prompt, request.generated, request.output, request.preemptions, status, reason,
-            overhead,
+            request.cached, common, overhead,
         ))  # fmt: skip
         if request.done is not None:
             # The event leads back to the request; without this cut every call would be a cycle for the garbage collector.

@@ -27,12 +27,12 @@ class Timer(Event):
     """Calls `ring(timer)` once, `seconds` from now; `ticket` comes back as `timer._value`."""
 
     def __init__(self, env: Environment, seconds: float, ticket: int, ring: Callable[[Any], None]):
-        # Event.__init__ would set a pending state only to be overwritten; engines make a timer per stretch.
+        # Event.__init__ would set a pending state only to be overwritten, env.schedule is a call more; engines make a timer per stretch.
         self.env = env
         self.callbacks = [ring]
         self._value = ticket
         self._ok = True
-        env.schedule(self, LAST, seconds)  # type: ignore[arg-type]
+        heappush(env._queue, (env._now + seconds, LAST, next(env._eid), self))  # type: ignore[arg-type]
 
 
 class Answer(Event):

@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
-from sim.core.registry import ADMISSIONS, BATCHERS, ROUTERS
+from sim.core.registry import ADMISSIONS, BATCHERS, ORDERS, ROUTERS
 from sim.core.request import Request
 from sim.core.rng import Draws, stream
 from sim.policy.batch.base import Limits
 from sim.policy.kv.paged import Paged
+from sim.spec.scenario import EngineOptions
 
 OPTIONS = {"max_queue": {"limit": 3}, "token_bucket": {"rate": 2.0, "burst": 5.0}}
 
@@ -120,12 +121,15 @@ def test_token_bucket_lets_the_burst_and_then_the_rate_through():
 
 @dataclass
 class State:
+    """An engine as a batcher reads it."""
+
     waiting: deque
     prefilling: list
     running: dict
     decoders: int = 0
     admit: bool = True
     crossing: int = 0
+    ready: list = field(default_factory=list)
 
     def next_blocks(self) -> int:
         return self.crossing
@@ -133,37 +137,115 @@ class State:
 
 @pytest.mark.parametrize("kind", BATCHERS.names())
 class TestBatchers:
-    limits = Limits(4, 100, True, 0)
+    limits = Limits(4, 100, True, 0, longest=100)
 
     def plan(self, kind, state, free=100, limits=None):
+        """The plan, and the blocks it took."""
         kv = Paged(free, 16)
-        before = (kv.free, len(state.waiting), len(state.running), list(state.prefilling))
+        before = (len(state.waiting), len(state.running), list(state.prefilling))
         plan = make(BATCHERS, kind).plan(state, kv, limits or self.limits, 0.0)
-        assert before == (kv.free, len(state.waiting), len(state.running), list(state.prefilling)), "deciding changes nothing"
-        return plan
+        assert before == (len(state.waiting), len(state.running), list(state.prefilling)), "the engine carries out what is decided"
+        assert not (plan.preempt and kv.taken), "who preempts takes nothing"
+        return plan, kv.taken
+
+    def test_says_what_engines_and_scenarios_ask(self, kind):
+        batcher = make(BATCHERS, kind)
+        assert isinstance(batcher.overtakes, bool)
+        assert isinstance(batcher.pads, bool)
+        assert not set(batcher.refuses) & set(batcher.needs)
+        assert set(batcher.refuses) | set(batcher.needs) <= set(EngineOptions.model_fields) | {"role"}
+        assert batcher.order.queue is not None
+        assert len(batcher.queue()) == 0
 
     def test_empty_state_gives_an_empty_plan(self, kind):
-        plan = self.plan(kind, State(deque(), [], {}))
+        plan, taken = self.plan(kind, State(deque(), [], {}))
         assert not plan.chunks
         assert not plan.preempt
+        assert not taken
 
     def test_stays_within_budget_and_seats(self, kind):
         waiting = deque(Request(i, 0.0, 30, 5) for i in range(9))
-        plan = self.plan(kind, State(waiting, [], {}, decoders=0))
+        plan, _ = self.plan(kind, State(waiting, [], {}, decoders=0))
         assert sum(tokens for _, tokens in plan.chunks) <= 100
         assert 1 <= len(plan.chunks) <= 4
         assert all(tokens >= 1 for _, tokens in plan.chunks)
 
-    def test_never_takes_more_blocks_than_are_free(self, kind):
+    def test_takes_the_blocks_of_its_chunks_and_no_more_than_are_free(self, kind):
         waiting = deque(Request(i, 0.0, 30, 5) for i in range(9))
-        plan = self.plan(kind, State(waiting, [], {}), free=3)
-        assert sum(-(-tokens // 16) for _, tokens in plan.chunks) <= 3
+        plan, taken = self.plan(kind, State(waiting, [], {}), free=3)
+        assert taken == sum(-(-tokens // 16) for _, tokens in plan.chunks) <= 3
+        assert plan.chunks
 
     def test_preempts_when_the_running_do_not_fit(self, kind):
+        if kind == "static":
+            pytest.skip("finds room for a whole batch before it starts")
         running = {i: Request(i, 0.0, 30, 5) for i in range(1, 4)}
-        plan = self.plan(kind, State(deque(), [], running, decoders=3, crossing=2), free=1)
+        plan, _ = self.plan(kind, State(deque(), [], running, decoders=3, crossing=2), free=1)
         assert plan.preempt
         assert not plan.chunks
+
+    def test_a_step_that_preempted_admits_nobody(self, kind):
+        running = {1: Request(1, 0.0, 30, 5)}
+        plan, _ = self.plan(kind, State(deque([Request(2, 0.0, 30, 5)]), [], running, decoders=1, admit=False))
+        assert plan == ([], [], True)
+
+
+@pytest.mark.parametrize("kind", ORDERS.names())
+class TestOrders:
+    def requests(self):
+        made = [Request(i, i * 0.25, 10 + 7 * i % 30, 5 + 11 * i % 40, i % 3, i % 4 - 1) for i in range(20)]
+        for request in made:
+            request.priority = request.id * 5 % 3
+        return made
+
+    def filled(self, kind):
+        order, requests = make(ORDERS, kind), self.requests()
+        waiting = order.queue()
+        for request in requests:
+            waiting.append(request)
+        order.at(0)
+        return order, waiting, requests
+
+    def test_everybody_comes_out_once(self, kind):
+        _, waiting, requests = self.filled(kind)
+        assert len(waiting) == 20
+        out = [waiting.popleft() for _ in requests]
+        assert len(waiting) == 0
+        assert sorted(r.id for r in out) == list(range(20))
+
+    def test_iterating_shows_the_order_of_admission_and_changes_nothing(self, kind):
+        order, waiting, _ = self.filled(kind)
+        seen = list(waiting)
+        assert len(waiting) == 20
+        for request in seen:
+            assert waiting[0] is request
+            assert waiting.popleft() is request
+            order.admitted(request)
+
+    def test_removes_anybody(self, kind):
+        _, waiting, requests = self.filled(kind)
+        for request in requests[3::4]:
+            waiting.remove(request)
+        left = [waiting.popleft().id for _ in range(len(waiting))]
+        assert sorted(left) == [i for i in range(20) if i % 4 != 3]
+
+    def test_one_who_was_preempted_is_queued_again(self, kind):
+        order, waiting, _ = self.filled(kind)
+        first = waiting.popleft()
+        order.admitted(first)
+        order.left(first, 0)
+        waiting.appendleft(first)
+        assert len(waiting) == 20
+        assert first in list(waiting)
+
+    def test_the_victim_runs(self, kind):
+        order, waiting, _ = self.filled(kind)
+        running = {place: waiting.popleft() for place in range(1, 8)}
+        assert order.victim(running) in running.values()
+
+    def test_only_an_order_that_keeps_to_arrivals_never_overtakes(self, kind):
+        _, waiting, requests = self.filled(kind)
+        assert make(ORDERS, kind).overtakes or list(waiting) == requests
 
 
 def test_vllm_v1_order_of_a_step():

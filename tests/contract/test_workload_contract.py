@@ -19,6 +19,7 @@ MINIMAL_WORKLOADS = {
     "gamma": {"rate": 2, "cv": 2, "num_requests": 10, "lengths": FIXED},
     "poisson": {"rate": 2, "num_requests": 10, "lengths": FIXED},
     "preset": {"preset": "azure_conv_2023", "num_requests": 10},
+    "sessions": {"rate": 2, "num_sessions": 5, "turns": 3, "shared_prefix": 50, "think_time": 1, "lengths": FIXED},
     "trace": {"path": "TRACE"},
     "weibull": {"rate": 2, "shape": 0.5, "num_requests": 10, "lengths": FIXED},
 }
@@ -36,18 +37,28 @@ class World:
         self.env = simpy.Environment()
         self.name = "contract"
         self.sent = []
+        self.fresh = 1
 
     def rng(self, name):
         return stream(3, f"{self.name}/{name}")
 
-    def request(self, prompt, output, session=-1):
-        return Request(len(self.sent), self.env.now, prompt, output, session=session)
+    def keys(self, count):
+        first, self.fresh = self.fresh, self.fresh + count
+        return first
+
+    def request(self, prompt, output, session=-1, content=None, reply=0):
+        request = Request(len(self.sent), self.env.now, prompt, output, session=session)
+        request.content, request.reply = content, reply
+        return request
 
     def submit(self, request):
-        self.sent.append((self.env.now, request.prompt, request.output, request.session))
+        content = request.content
+        shared = None if content is None else (tuple(content.keys), tuple(content.ends), content.common, request.reply)
+        self.sent.append((self.env.now, request.prompt, request.output, request.session, shared))
 
     def call(self, request):
         self.submit(request)
+        request.generated = request.output
         return self.env.timeout(0.25 + request.output / 100, request)
 
 
@@ -84,10 +95,19 @@ def test_a_workload_ends_and_sends_what_can_be_served(kind, trace_file):
     at = [row[0] for row in sent]
     assert at == sorted(at)
     assert at[0] >= 0
-    for _, prompt, output, session in sent:
+    for _, prompt, output, session, shared in sent:
         assert type(prompt) is type(output) is type(session) is int
         assert prompt >= 1
         assert output >= 1
+        if shared is not None:
+            keys, ends, common, reply = shared
+            assert len(keys) == len(ends) == len(set(keys))
+            assert list(ends) == sorted(set(ends))
+            assert all(0 < end <= prompt for end in ends)
+            assert 0 <= common <= (ends[-1] if ends else 0)
+            assert all(type(number) is int for number in (*keys, *ends, common, reply))
+            assert min((*keys, 1)) >= 1
+            assert reply not in keys
 
 
 @pytest.mark.parametrize("kind", WORKLOADS.names())

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import sim
 from sim.cli import main
-from sim.core.registry import ROUTERS
+from sim.core.registry import ROUTERS, WORKLOADS
 from sim.core.request import Request
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +51,12 @@ def test_readme_python_runs(chat):
     exec(first, names)
     assert names["result"].summary["requests"]["completed"] == 500
     assert {"ttft", "tpot", "e2e", "queue"} <= set(names["result"].requests.columns)
+
+
+def test_readme_workloads_are_workloads():
+    for block in blocks("yaml")[1:]:
+        for options in yaml.safe_load(block).get("workloads", []):
+            assert WORKLOADS.check(options)[1] == []
 
 
 def test_readme_router_is_a_router():

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,16 @@ def figures(name: str) -> dict[str, float]:
     """The scalar figures of a study, by dotted name."""
     summary = sim.run(STUDIES[name]).summary
     assert all(check["ok"] for check in summary["audit"].values())
-    return {f"{group}.{key}": value for group in KEYS for key, value in (summary[group] or {}).items() if value is not None}
+    return {key: value for group in KEYS for key, value in scalars(group, summary[group])}
+
+
+def scalars(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """The numbers of a nested mapping, by dotted name."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from scalars(f"{name}.{key}", inner)
+    elif value is not None:
+        yield name, value
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -46,7 +46,7 @@ def queue(seats: int, rate: float, outputs: np.ndarray) -> dict[str, np.ndarray]
     env, out = simpy.Environment(), tables()
     ended: list[Request] = []
     limits = Limits(seats, max(seats, 2) + 8, True, 0)
-    engine = Engine(env, 0, Constant(), Paged(1 << 40, 16), (VllmV1(), limits), (out["stretches"], out["stalls"], ended.append))
+    engine = Engine(env, 0, Constant(), Paged(1 << 40, 16), (VllmV1(), limits, None), (out["stretches"], out["stalls"], ended.append))
     gaps = -np.log1p(-strata(f"gaps {seats} {rate}", len(outputs))) / rate
     arrivals = np.cumsum(gaps)
 

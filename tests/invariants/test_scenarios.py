@@ -18,7 +18,7 @@ TIMES = ("arrival", "admitted", "first_token", "last_token")
 def equal(fast: Result, exact: Result) -> None:
     a, b = fast.tables["requests"], exact.tables["requests"]
     i, j = np.argsort(a["request"]), np.argsort(b["request"])
-    for column in ("request", "workload", "replica", "output_tokens", "preemptions", "status", "reason"):
+    for column in ("request", "workload", "replica", "output_tokens", "preemptions", "status", "reason", "cached_tokens"):
         assert np.array_equal(a[column][i], b[column][j]), column
     for column in TIMES:
         np.testing.assert_allclose(a[column][i], b[column][j], rtol=1e-9, atol=1e-12, err_msg=column)
@@ -61,7 +61,7 @@ LENGTHS = st.sampled_from([
     {"kind": "lognormal", "input": {"mean": 200, "sigma": 1.0, "max": 900}, "output": {"mean": 60, "sigma": 1.0}},
 ])  # fmt: skip
 COUNT, RATE, CACHED = st.integers(1, 40), st.floats(1, 80), st.sampled_from([0, 0, 64])
-SENT = {"num_requests": COUNT, "cached_prefix": CACHED, "lengths": LENGTHS}
+SENT = {"num_requests": COUNT, "shared_prefix": CACHED, "lengths": LENGTHS}
 WORKLOAD = st.one_of(
     st.fixed_dictionaries({"kind": st.just("poisson"), "rate": RATE, **SENT}),
     st.fixed_dictionaries({"kind": st.just("gamma"), "rate": RATE, "cv": st.just(3), **SENT}),

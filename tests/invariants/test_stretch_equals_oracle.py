@@ -9,12 +9,14 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sim.core.content import Content
 from sim.core.record import Table, tables
 from sim.core.request import COMPLETED, Request
 from sim.physics.base import Cost, Work
 from sim.policy.batch.base import Limits
 from sim.policy.batch.vllm_v1 import VllmV1
 from sim.policy.kv.paged import Paged
+from sim.policy.kv.radix import Radix
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
 
@@ -46,23 +48,25 @@ class Kinked:
         return self.step(Work(tuple((n, request.computed) for request, n in chunks), decoders, held)).seconds
 
 
-def drive(kind, model, limits: Limits, blocks: int, block_size: int, load, until=None, cached=0) -> tuple[dict[str, Table], object]:
+def drive(kind, model, limits: Limits, kv, load, until=None, shared=0) -> tuple[dict[str, Table], object]:
+    """Requests of `load` through one engine; with `shared`, so many tokens of a prompt are one of three common beginnings."""
     env, out = simpy.Environment(), tables()
 
     def ended(request: Request) -> None:
         out["requests"].append((
             request.id, 0, -1, 0, request.arrival, request.admitted, request.first, request.last, request.prompt, request.generated,
-            request.output, request.preemptions, COMPLETED, 0, 0.0,
+            request.output, request.preemptions, COMPLETED, 0, request.cached, 0, 0.0,
         ))  # fmt: skip
 
-    engine = kind(env, 0, model, Paged(blocks, block_size), (VllmV1(), limits), (out["stretches"], out["stalls"], ended))
+    engine = kind(env, 0, model, kv, (VllmV1(), limits, None), (out["stretches"], out["stalls"], ended))
 
     def arrivals():
         for number, (gap, prompt, output) in enumerate(load):
             if gap:
                 yield env.timeout(gap)
             request = Request(number, env.now, prompt, output)
-            request.cached = request.computed = min(cached, prompt - 1)
+            if shared:
+                request.content, request.reply = Content((number % 3 + 1,), (min(shared, prompt),), shared), -number - 100
             engine.submit(request)
         yield env.timeout(0)
 
@@ -76,7 +80,7 @@ def drive(kind, model, limits: Limits, blocks: int, block_size: int, load, until
 def same(fast: Table, exact: Table) -> None:
     a, b = np.argsort(fast["request"]), np.argsort(exact["request"])
     assert np.array_equal(fast["request"][a], exact["request"][b])
-    for column in ("output_tokens", "preemptions"):
+    for column in ("output_tokens", "preemptions", "cached_tokens"):
         assert np.array_equal(fast[column][a], exact[column][b]), column
     for column in TIMES:
         np.testing.assert_allclose(fast[column][a], exact[column][b], rtol=1e-9, atol=1e-12, err_msg=column)
@@ -100,15 +104,16 @@ REQUEST = st.tuples(
     floor=st.sampled_from([0.0, 0.0024, 0.003]),
     horizon=st.one_of(st.none(), st.floats(0.01, 2.0)),
     lookahead=st.booleans(),
-    cached=st.sampled_from([0, 0, 5, 40]),
+    shared=st.sampled_from([0, 0, 5, 40]),
+    cache=st.sampled_from([Paged, Radix]),
 )
-def test_random_loads(load, block_size, room, seats, budget, chunked, longest, window, floor, horizon, lookahead, cached):
+def test_random_loads(load, block_size, room, seats, budget, chunked, longest, window, floor, horizon, lookahead, shared, cache):
     budget = seats + budget if chunked else max(seats, 200)
     limits = Limits(seats, budget, chunked, longest, lookahead)
     blocks = math.ceil(room / block_size)
     model = Kinked(window, floor)
-    fast, fast_engine = drive(Engine, model, limits, blocks, block_size, load, horizon, cached)
-    exact, exact_engine = drive(ExactEngine, model, limits, blocks, block_size, load, horizon, cached)
+    fast, fast_engine = drive(Engine, model, limits, cache(blocks, block_size), load, horizon, shared)
+    exact, exact_engine = drive(ExactEngine, model, limits, cache(blocks, block_size), load, horizon, shared)
     same(fast["requests"], exact["requests"])
     assert fast_engine.preemptions == exact_engine.preemptions
     assert fast_engine.kv.peak == exact_engine.kv.peak
@@ -128,8 +133,8 @@ def test_preemption_happens_in_these_loads():
     """The property above would be worth little if the cache never ran out: this load must preempt, in both engines alike."""
     load = [(0.0, 40, 60)] * 8
     limits = Limits(8, 64, True, 0)
-    fast, engine = drive(Engine, Kinked(10_000, 0.0), limits, 20, 16, load)
-    exact, plain = drive(ExactEngine, Kinked(10_000, 0.0), limits, 20, 16, load)
+    fast, engine = drive(Engine, Kinked(10_000, 0.0), limits, Paged(20, 16), load)
+    exact, plain = drive(ExactEngine, Kinked(10_000, 0.0), limits, Paged(20, 16), load)
     assert engine.preemptions == plain.preemptions > 0
     same(fast["requests"], exact["requests"])
     assert len(fast["stalls"]) > 0
@@ -142,8 +147,8 @@ def test_lookahead_lets_newcomers_wait_one_step_more():
     waits = []
     for lookahead in (False, True):
         limits = Limits(8, 64, True, 0, lookahead)
-        fast, _ = drive(Engine, Kinked(10_000, 0.01), limits, 100, 16, load)
-        exact, _ = drive(ExactEngine, Kinked(10_000, 0.01), limits, 100, 16, load)
+        fast, _ = drive(Engine, Kinked(10_000, 0.01), limits, Paged(100, 16), load)
+        exact, _ = drive(ExactEngine, Kinked(10_000, 0.01), limits, Paged(100, 16), load)
         same(fast["requests"], exact["requests"])
         table = fast["requests"]
         row = int(np.argmax(table["arrival"]))

@@ -114,8 +114,8 @@ def test_cuda_graphs_matter_at_small_batch_only():
 
 def test_graphs_pad_to_captured_sizes():
     bound = model("meta-llama/Llama-3.1-8B", "h100_sxm")
-    assert [bound.padded(n) for n in (1, 3, 5, 9, 250, 257, 500, 513)] == [1, 4, 8, 16, 256, 272, 512, 513]
-    assert bound._linear[9] == bound._linear[16] == pytest.approx(bound.layers.at(16).seconds, rel=1e-12)
+    assert [bound.target.sizes.padded(n) for n in (1, 3, 5, 9, 250, 257, 500, 513)] == [1, 4, 8, 16, 256, 272, 512, 513]
+    assert bound.target.linear[9] == bound.target.linear[16] == pytest.approx(bound.target.layers.at(16).seconds, rel=1e-12)
 
 
 def test_capture_sizes_are_vllms():
@@ -161,7 +161,7 @@ def test_flash_attention_gains_more_the_longer_the_context():
 def test_an_fp8_cache_does_not_halve_attention():
     """FlashAttention 3 reaches a smaller share of the bandwidth with fp8 keys: 0.5 < ratio < 1 at long contexts."""
     wide, narrow = (model("meta-llama/Llama-3.1-8B", "h100_sxm", precision={"kv": kv}) for kv in ("bf16", "fp8"))
-    ratio = narrow.decode(64, 8000.0).seconds / wide.decode(64, 8000.0).seconds
+    ratio = narrow.target.decode(64, 8000.0).seconds / wide.target.decode(64, 8000.0).seconds
     assert 0.52 < ratio < 0.9
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACE = ROOT.parent / "shared" / "data" / "traces" / "azure2023_conv.csv.gz"
+MOONCAKE = TRACE.with_name("mooncake_conversation_t0-2400.parquet")
 RECORDED = Path(__file__).with_name("recorded.json")
 
 
@@ -40,6 +41,7 @@ def works() -> dict[str, tuple[int, dict[str, Any], bool]]:
         "W1": (4, trace, True),
         "W1x4": (4, trace | {"rate_scale": 4}, True),
         "W2": (1, poisson(10, 1000, fixed), True),
+        "prefix": (8, {"kind": "trace", "path": str(MOONCAKE), "spread": "3s"}, True),
         "W3": (32, poisson(44.2, 100_000, drawn), True),
         "10k": (32, poisson(44.2, 10_000, drawn), False),
         "1M": (32, poisson(44.2, 1_000_000, drawn), False),
@@ -100,7 +102,7 @@ def in_child(*arguments: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--only", default="W1,W1x4,W2,W3,10k,1M", help="works, separated by commas")
+    parser.add_argument("--only", default="W1,W1x4,W2,prefix,W3,10k,1M", help="works, separated by commas")
     parser.add_argument("--no-exact", action="store_true", help="leave out the oracle")
     parser.add_argument("--best", type=int, default=3, help="runs of each work; the best counts")
     parser.add_argument("--child", nargs=3, metavar=("WORK", "EXACT", "BEST"), help=argparse.SUPPRESS)

@@ -54,21 +54,22 @@ def serve(arrivals: np.ndarray, outputs: np.ndarray, horizon: float = math.inf, 
         if first + seconds > horizon:
             free[at] = math.inf
             late = math.nan
-            facts["requests"].append((number, 0, -1, at, arrival, late, late, late, 100, 0, output, 0, UNFINISHED, 0, 0.0))
+            put(facts["requests"], (number, 0, -1, at, arrival, late, late, late, 100, 0, output, 0, UNFINISHED, 0, 0, 0, 0.0))
             continue
         blocks = -(-(100 + steps) // BLOCK)
         common = {"replica": at, "blocks": blocks}
         _stretch(facts["stretches"], start, PROMPT_SECONDS, PROMPT_SECONDS, 1, **common, prefill=100)
         if steps:
             _stretch(facts["stretches"], first, seconds, STEP, steps, **common, held=100)
-        facts["requests"].append((number, 0, -1, at, arrival, start, first, first + seconds, 100, output, output, 0, COMPLETED, 0, 0.0))
+        times = arrival, start, first, first + seconds
+        put(facts["requests"], (number, 0, -1, at, *times, 100, output, output, 0, COMPLETED, 0, 0, 0, 0.0))
         free[at] = first + seconds
         taken[at], peak[at] = taken[at] + blocks, max(peak[at], blocks)
     last = [float(v) for v in facts["requests"]["last_token"] if v == v]
     end = horizon if horizon < math.inf else max(last, default=0.0)
     for index in range(replicas):
         code = facts["replicas"].label("pool", "serve"), facts["replicas"].label("gpu", "h100_sxm")
-        facts["replicas"].append((*code, 1, 0.0, end, BLOCKS, BLOCK, peak[index], taken[index], taken[index], 0, 0))
+        put(facts["replicas"], (*code, 1, 0.0, end, BLOCKS, BLOCK, peak[index], taken[index], taken[index], 0, 0))
     meta = {
         "version": "0", "seed": 1, "digest": "d" * 64, "sim_s": end, "cpu_s": 0.1, "events": 3, "closed_loop": False,
         "arrivals_end": float(facts["requests"]["arrival"].max(initial=0.0)), "remarks": [], "pools": [pool(replicas=replicas)],
@@ -88,6 +89,11 @@ def queue(rho: float, number: int = 4000, seed: int = 0, **changes: Any) -> Resu
     return serve(arrivals, outputs, **changes)
 
 
+def put(table: Table, row: tuple[Any, ...]) -> None:
+    """Append a row; columns it does not reach, which say what it has nothing of, are 0."""
+    table.append(row + (0,) * (len(table.columns) - len(row)))
+
+
 def edit(table: Table, column: str, row: int, value: Any) -> None:
     """Corrupt one cell."""
     table[column]
@@ -97,7 +103,7 @@ def edit(table: Table, column: str, row: int, value: Any) -> None:
 def _stretch(table: Table, start: float, seconds: float, first: float, steps: int, **more: int) -> None:
     prefill = more.get("prefill", 0)
     pairs = prefill * (prefill + 1) / 2
-    table.append((
+    put(table, (
         start, seconds, first, more["replica"], steps, 0 if prefill else 1, more.get("held", 0), 1 if prefill else 0, prefill, pairs, 0,
-        more["blocks"],
+        more["blocks"], 0, 0.0 if prefill else float(steps),
     ))  # fmt: skip

@@ -108,7 +108,7 @@ SCENARIOS = [
     ("tp: 1", "pp: 90", 9, "pp 90 is more than the 32 layers of meta-llama/Llama-3.1-8B"),
     # names as people know them
     ("h100_sxm", "H100", 7, "unknown GPU 'H100'; did you mean h100_sxm?"),
-    ("h100_sxm", "A100", 7, "did you mean a100_sxm_80gb?"),
+    ("h100_sxm", "A100", 7, "did you mean a100_sxm_80gb or a100_sxm_40gb?"),
     ("h100_sxm", "NVIDIA H100 80GB HBM3", 7, "did you mean h100_sxm?"),
     ("h100_sxm", "B200", 7, "did you mean b200?"),
     (MODEL, "llama3.1-8b", 3, "did you mean llama-3.1-8b"),
@@ -120,7 +120,7 @@ SCENARIOS = [
     (*engine("kv_cache_dtype: fp8"), 13, "write `precision: {kv: fp8}` in the pool"),
     (*pool("dtype: bfloat16"), 9, "write `precision: bf16` in the pool"),
     (*engine("quantization: awq"), 13, "write `precision: fp8`"),
-    (*engine("speculative_config: {method: eagle}"), 13, "it is not modelled yet"),
+    (*engine("speculative_config: {method: eagle}"), 13, "num_speculative_tokens: missing; "),
     (*pool("num_gpus: 8"), 9, "give `replicas` in the pool"),
     ("precision: bf16", "precision: float16", 10, "did you mean fp16?"),
     ("precision: bf16", "precision: AWQ", 10, "did you mean int4?"),

@@ -163,7 +163,8 @@ def test_every_fit_survives_writing_and_reading(tmp_path):
     copy = gpu(str(out))
     for fit in chip.fits:
         if fit.origin == "h100_sxm":
-            again = copy.fit(fit.op, fit.dtype, fit.framework)
+            again = copy.fit(fit.op, fit.dtype, fit.framework, fit.version)
+            assert again.version == fit.version
             assert again.parameters == pytest.approx(dict(fit.parameters), rel=1e-3)
             assert again.errors == fit.errors
 

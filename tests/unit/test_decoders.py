@@ -71,10 +71,12 @@ def test_paged_takes_all_or_nothing():
     assert (kv.free, kv.taken, kv.returned, kv.peak) == (3, 4, 3, 4)
 
 
-def test_a_cached_prefix_comes_with_its_blocks():
-    """Not computed, but held: a request takes blocks for its whole prefix when it is admitted, and gives all of them back."""
+def test_what_a_request_brings_along_takes_blocks():
+    """Not computed, but held: a request takes blocks for what it brings when it is admitted, and gives all of them back."""
     kv, request = Paged(8, 16), Request(0, 0.0, 100, 1)
-    request.cached = request.computed = 64
+    request.brought = 64
+    request.computed = kv.find(request)
+    assert (request.computed, request.fetch) == (64, 64)
     assert kv.need(request, 36) == 7
     assert kv.grow(request, 36)
     request.computed, request.order = 100, 1

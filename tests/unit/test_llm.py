@@ -32,7 +32,7 @@ DENSE = {
     "google/gemma-3-1b-it": 1.000, "google/gemma-3-4b-it": 3.884, "google/gemma-3-12b-it": 11.771, "google/gemma-3-27b-it": 27.016,
     "mistralai/Mistral-Small-24B-Instruct-2501": 23.6, "mistralai/Mistral-Large-Instruct-2407": 123, "microsoft/phi-4": 14.7,
     "zai-org/GLM-4-9B-0414": 9.4, "zai-org/GLM-4-32B-0414": 32.6, "Qwen/QwQ-32B": 32.8, "Qwen/Qwen-72B": 72.3,
-    "internlm/internlm-20b": 20.1,
+    "internlm/internlm-20b": 20.1, "facebook/opt-13b": 12.85, "facebook/opt-66b": 65.7, "facebook/opt-175b": 175,
 }  # fmt: skip
 EXPERTS = {
     "mistralai/Mixtral-8x7B-v0.1": (46.7, 12.9, True),
@@ -321,6 +321,8 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
         ({"num_attention_heads": "32"}, "num_attention_heads"),
         ({"model_type": "gpt_oss", "num_local_experts": 8, "num_experts_per_tok": 2}, "layer_types"),
         ({"model_type": "mixtral"}, "num_local_experts"),
+        ({"model_type": "opt"}, "ffn_dim"),
+        ({"model_type": "opt", "ffn_dim": 4096, "word_embed_proj_dim": 512}, "word_embed_proj_dim"),
     ],
 )
 def test_what_is_not_understood_is_refused(tmp_path: Path, change: dict[str, Any], key: str) -> None:

@@ -20,7 +20,7 @@ def test_reads(tmp_path):
     assert (scenario.name, scenario.seed, scenario.duration) == ("chat", 1, 1800.0)
     assert (pool.parallel.tp, pool.gpu_memory, pool.engine.max_num_seqs, pool.engine.max_num_batched_tokens) == (2, 80e9, 128, 2048)
     assert pool.precision.model_dump(exclude={"edges"}) == {"attention": "fp8", "mlp": "fp8", "lm_head": "bf16", "kv": "bf16"}
-    assert pool.engine.batcher == {"kind": "vllm_v1"}
+    assert pool.engine.batcher == {"kind": "vllm_v1", "order": {"kind": "fcfs"}}
     assert (scenario.cluster.router["kind"], scenario.cluster.admission["kind"]) == ("round_robin", "always")
     workload = scenario.workloads[0]
     assert (workload["num_requests"], workload["start"], workload["lengths"]["input"]) == (1000, 0.0, 1000)
@@ -89,8 +89,6 @@ BAD = [
     ("number format", good("fp8", "fp9"), [("cluster.pools.0.precision", 11, "did you mean fp8?")]),
     ("number format of a part", good("fp8", "{kv: int8}"),
      [("cluster.pools.0.precision.kv", 11, "found 'int8'; 'bf16', 'fp16' or 'fp8' is wanted")]),
-    ("not modelled", good("max_num_seqs: 128", "enable_prefix_caching: true"),
-     [("cluster.pools.0.engine.enable_prefix_caching", 14, "found true; anything but false is not modelled yet")]),
     ("budget", good("max_num_seqs: 128", "max_num_batched_tokens: 128"),
      [("cluster.pools.0.engine", 13, "max_num_batched_tokens (128) is below max_num_seqs (256)")]),
     ("no pools", good(GOOD[GOOD.index("  pools:") : GOOD.index("  router:")], "  pools: []\n"),

@@ -4,21 +4,27 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
-from synthetic import PROMPT_SECONDS, SLOPE, STEP, edit, pool, queue, serve
+from synthetic import PROMPT_SECONDS, SLOPE, STEP, edit, pool, put, queue, serve
 
 from sim.core.record import tables
 from sim.core.request import REJECTED
-from sim.study.metrics import METRICS, Facts, request_columns, step_power, summarise
+from sim.study.gaps import Gaps
+from sim.study.measures import request_columns
+from sim.study.metrics import METRICS, Facts, step_power, summarise
 
 GROUPS = {
     "requests": {"arrived", "completed", "rejected", "failed", "unfinished"},
     "throughput": {"requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "output_tokens_per_s_per_gpu"},
     "slo": {"attainment", "goodput_requests_per_s", "target", "limits", "met"},
     "gpu": {"count", "busy_fraction", "mfu", "mbu"},
-    "kv": {"peak_fraction", "mean_fraction", "preemptions", "prefix_hit_rate"},
+    "kv": {
+        "peak_fraction", "mean_fraction", "preemptions", "prefix_hit_rate", "prefix_hits",
+        "internal_fragmentation", "external_fragmentation", "tiers",
+    },
     "energy": {"kwh", "joules_per_output_token"},
     "provenance": {"worst", "extrapolated", "extrapolations"},
     "run": {"seed", "sim_s", "cpu_s", "events", "version", "digest"},
@@ -100,13 +106,13 @@ def test_kv_fractions():
     assert summary["kv"]["peak_fraction"] == pytest.approx(7 / 1000)
     busy = 2 * PROMPT_SECONDS + 10 * (STEP + SLOPE * 9 / 2)
     assert summary["kv"]["mean_fraction"] == pytest.approx(7 * busy / 1000 / (1 + PROMPT_SECONDS))
-    assert summary["kv"]["prefix_hit_rate"] is None
+    assert summary["kv"]["prefix_hit_rate"] == 0
 
 
 def test_gaps_are_run_length_coded_with_an_exact_mean():
     result = queue(0.5, 300)
     (page,) = Facts(result).stretches()
-    values, weights = page.gaps()
+    values, weights = Gaps().of(page)
     requests = result.tables["requests"]
     assert weights.sum() == (requests["output_tokens"] - 1).sum()
     assert values @ weights == pytest.approx((requests["last_token"] - requests["first_token"]).sum())
@@ -114,6 +120,63 @@ def test_gaps_are_run_length_coded_with_an_exact_mean():
     steps = page["steps"][page["decoders"] > 0]
     every = np.concatenate([STEP + SLOPE * np.arange(k) for k in steps])
     assert summarise(result)["itl_s"]["p50"] == pytest.approx(np.median(every), rel=1e-3)
+
+
+def paused(*rows, replica=0):
+    """A page of stretches from (seconds, steps, decoders, paused) rows of one replica, each step a second long in those with decoders."""
+    table = tables()["stretches"]
+    for row in rows:
+        table.append(stretch(*row, replica))
+    return table
+
+
+def stretch(seconds, steps, decoders, waiting, replica):
+    prefills = 0 if decoders else 1
+    return 0.0, seconds, seconds / steps, replica, steps, decoders, 0, prefills, 0, 0.0, 0, 0, waiting, float(decoders * steps)
+
+
+def gaps_of(*parts):
+    """{gap: how many} over pages read one after the other."""
+    reader, found = Gaps(), Counter()
+    for part in parts:
+        for page in part.pages():
+            for value, weight in zip(*reader.of(page), strict=True):
+                found[round(float(value), 9)] += int(weight)
+    return +found
+
+
+def test_a_pause_lengthens_the_gap_of_those_that_paused():
+    """Two decode; a prompt of 5 s and one of 3 s, of which the second also makes the first newcomer wait; then three steps of four."""
+    rows = [(2.0, 2, 2, 0), (5.0, 1, 0, 2), (3.0, 1, 0, 3), (3.0, 3, 4, 0)]
+    assert gaps_of(paused(*rows)) == {1.0: 4 + 1 + 8, 9.0: 2, 4.0: 1}
+    for cut in range(1, 4):
+        assert gaps_of(paused(*rows[:cut]), paused(*rows[cut:])) == {1.0: 13, 9.0: 2, 4.0: 1}
+
+
+def test_pauses_of_replicas_are_kept_apart():
+    mixed = paused((5.0, 1, 0, 2))
+    for replica, row in [(1, (7.0, 1, 0, 1)), (0, (1.0, 1, 2, 0)), (1, (1.0, 1, 2, 0))]:
+        mixed.append(stretch(*row, replica))
+    assert gaps_of(mixed) == {6.0: 2, 8.0: 1, 1.0: 1}
+
+
+def test_a_pause_cut_off_by_the_end_or_by_preemption_leaves_no_gap():
+    assert gaps_of(paused((5.0, 1, 0, 2))) == {}
+    assert gaps_of(paused((5.0, 1, 0, 3), (1.0, 1, 1, 0))) == {6.0: 1}
+
+
+def test_fragmentation_by_hand():
+    """Taken blocks have room for 160 tokens and hold 100 at the end of a second, then for 320 and hold 200 for three more."""
+    result = two()
+    stretches = tables()["stretches"]
+    put(stretches, (0.0, 1.0, 0.1, 0, 10, 5, 50, 0, 0, 0.0, 2, 10, 0, 50.0))
+    put(stretches, (1.0, 3.0, 0.1, 0, 10, 10, 100, 0, 0, 0.0, 0, 20, 0, 100.0))
+    put(stretches, (4.0, 1.0, 1.0, 0, 1, 0, 0, 1, 9, 45.0, 0, 20, 0, 0.0))
+    result.tables["stretches"] = stretches
+    summary = summarise(result)["kv"]
+    assert summary["internal_fragmentation"] == pytest.approx(1 - (100 + 3 * 200) / (160 + 3 * 320))
+    # Somebody queued when the second began, and 980 of 1000 blocks were free.
+    assert summary["external_fragmentation"] == pytest.approx(3 * 980 / 5000)
 
 
 def test_a_stall_is_one_gap():
@@ -163,9 +226,9 @@ def test_provenance_is_the_weakest_link():
 
 
 def test_a_pool_that_never_worked():
-    result = two()
+    result = two(cluster={"pools": [{"gpu": "h100_sxm"}, {"name": "spare", "gpu": "h100_sxm"}]})
     replicas = result.tables["replicas"]
-    replicas.append((replicas.label("pool", "spare"), 0, 8, 0.0, float("nan"), 10, 16, 0, 0, 0, 0, 0))
+    put(replicas, (replicas.label("pool", "spare"), 0, 8, 0.0, float("nan"), 10, 16, 0, 0, 0, 0, 0))
     result.meta["pools"].append(pool("spare", gpus=8))
     summary = summarise(result)
     assert summary["gpu"]["count"] == 9
@@ -183,3 +246,11 @@ def test_tables_without_stalls():
     del result.tables["stalls"]
     assert summarise(result)["itl_s"]["mean"] == pytest.approx(STEP + SLOPE * 9 / 2)
     assert "stalls" in tables()
+
+
+def test_tokens_sent_some_at_a_time_have_fewer_and_longer_gaps():
+    one, four = (queue(0.5, 300, cluster={"pools": [{"gpu": "h100_sxm", "engine": {"stream_interval": n}}]}) for n in (1, 4))
+    gaps = [summarise(result)["itl_s"] for result in (one, four)]
+    assert gaps[1]["mean"] == pytest.approx(4 * gaps[0]["mean"])
+    assert gaps[1]["p99"] == pytest.approx(4 * gaps[0]["p99"], rel=1e-3)
+    assert summarise(one)["tpot_s"] == summarise(four)["tpot_s"]

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from synthetic import edit, pool, queue, serve
+from synthetic import edit, pool, put, queue, serve
 
 import sim.report.words
 from sim.core.request import REJECTED
@@ -90,9 +90,9 @@ def test_plots_use_the_colours_of_the_page(result):
 
 
 def test_several_pools_get_a_plot_of_their_own():
-    result = queue(0.5, 200)
+    result = queue(0.5, 200, cluster={"pools": [{"gpu": "h100_sxm"}, {"name": "_$spare", "gpu": "h100_sxm"}]})
     replicas = result.tables["replicas"]
-    replicas.append((replicas.label("pool", "_$spare"), 0, 1, 0.0, result.meta["sim_s"], 10, 16, 0, 0, 0, 0, 0))
+    put(replicas, (replicas.label("pool", "_$spare"), 0, 1, 0.0, result.meta["sim_s"], 10, 16, 0, 0, 0, 0, 0))
     result.meta["pools"].append(pool("_$spare", price_per_hour=None))
     drawn = {plot.title: plot for plot in plots(Facts(result))}
     assert "$spare" in drawn["Busy GPUs by pool"].svg

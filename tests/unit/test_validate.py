@@ -1,12 +1,14 @@
 """`burstsim validate`: a small table of runs as benchmarks publish them, what becomes of each row, and how errors are summed up."""
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from trace_samples import INFERENCEX
 
 from sim.core.errors import BadInput
 from sim.report import accuracy
@@ -17,7 +19,7 @@ from sim.study.validate.errors import COLUMNS, by, errors_of, stats
 from sim.study.validate.goals import judged
 from sim.study.validate.held_out import fit_constants
 from sim.study.validate.precision_of import precision_of
-from sim.study.validate.predict import prepared
+from sim.study.validate.predict import predict, prepared
 from sim.study.validate.runs import NUMBERS, TEXTS, read
 from sim.study.validate.scenario_of import case_of, gpu_named, metric_of, model_named
 from sim.study.validate.store import Store, key_of
@@ -319,3 +321,48 @@ def test_every_published_run_becomes_a_case_or_a_reason():
         except BadInput as error:
             reasons.add(str(error).split("'")[0])
     assert all("disaggregated" in reason or reason == "" for reason in reasons), reasons
+
+
+def test_a_run_without_prefix_caching_is_simulated_without():
+    def caching(**changes):
+        return case_of(row(**changes), []).scenario["cluster"]["pools"][0]["engine"].get("enable_prefix_caching")
+
+    assert caching(workload="ShareGPT, prefix caching off") is False
+    assert caching(source="AIC-silicon/InferenceX-db") is False
+    assert caching(workload="ShareGPT, prefix caching") is None
+
+
+def test_prompts_of_a_stage_begin_with_one_of_the_system_prompts():
+    text = "chat: 447+100 in/248 out shared-prefix chat, 9 prompts x5 users; 2.5 then 6 req/s x600 s each; whole run"
+    loads = traffic(row(workload=text), []).workloads
+    assert [load["prefixes"] for load in loads] == [{"tokens": 447, "count": 9}] * 2
+    assert "prefixes" not in traffic(row(workload="2 then 4 req/s x5 s each"), []).workloads[0]
+
+
+def test_users_of_a_multi_turn_run_wait_for_simulated_answers(tmp_path):
+    (tmp_path / "x.requests.csv").write_text(INFERENCEX)
+    measured = {"request_file": "x.requests.csv", "notes": "multi-turn", "concurrency": 2.0, "ttft_p50_ms": 500.0}
+    case = case_of(row(**measured), [tmp_path])
+    assert case.scenario["workloads"] == [{"kind": "trace", "path": str(tmp_path / "x.requests.csv"), "pace": "answers"}]
+    plain, read = copy.deepcopy(case), case
+    reading = plain.scenario["cluster"]["pools"][0]["engine"].pop("frontend_per_token")
+    plain, read = predict(plain), predict(read)
+    # Answers that come later move the turns that follow, hardly their pace.
+    assert read["figures"]["tpot_mean"] == pytest.approx(plain["figures"]["tpot_mean"], rel=0.05)
+    # The median of four prompts lies between the middle two, 1190 and 1200 tokens.
+    assert read["figures"]["ttft_p50"] - plain["figures"]["ttft_p50"] == pytest.approx(1195 * reading * 1e3, rel=0.5)
+    with pytest.raises(BadInput, match="request_file is empty"):
+        case_of(row(**measured | {"request_file": ""}), [tmp_path])
+
+
+def test_a_gpu_of_several_memories_is_the_one_named_else_the_largest():
+    assert [gpu_named(name) for name in ("A100-SXM4-40GB", "A100-SXM4-80GB", "A100-SXM")] == [
+        "a100_sxm_40gb", "a100_sxm_80gb", "a100_sxm_80gb"]  # fmt: skip
+
+
+def test_the_worst_run_decides_where_a_goal_is_for_every_run():
+    ids = [f"ix-agentic/agentic_dsr1_tp8_bs{users}_x" for users in (1, 8, 16)]
+    errors = pd.DataFrame({"run_id": ids, "metric": "ttft_p50", "ape": [0.1, 0.2, 0.9]})
+    found = {goal["goal"]: goal for goal in judged(errors, errors, pd.DataFrame({"run_id": [], "ape": []}))}
+    worst = found["agents, TP8, 1 to 8 users, worst TTFT median"]
+    assert (worst["found"], worst["n"], worst["met"]) == (0.2, 2, True)

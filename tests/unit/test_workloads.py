@@ -28,18 +28,28 @@ class World:
         self.seed, self.service = seed, service
         self.sent: list[tuple[float, int, int, int]] = []
         self.in_flight: list[tuple[float, int]] = []
+        self.fresh = 1
+        self.requests: list[Request] = []
 
     def rng(self, name):
         return stream(self.seed, name)
 
-    def request(self, prompt, output, session=-1):
-        return Request(len(self.sent), self.env.now, prompt, output, session=session)
+    def keys(self, count):
+        first, self.fresh = self.fresh, self.fresh + count
+        return first
+
+    def request(self, prompt, output, session=-1, content=None, reply=0):
+        request = Request(len(self.sent), self.env.now, prompt, output, session=session)
+        request.content, request.reply = content, reply
+        return request
 
     def submit(self, request):
         self.sent.append((self.env.now, request.prompt, request.output, request.session))
+        self.requests.append(request)
 
     def call(self, request):
         self.submit(request)
+        request.generated = request.output
         self._count(+1)
         ended = self.env.timeout(self.service, request)
         ended.callbacks.append(lambda _: self._count(-1))
@@ -216,7 +226,7 @@ def test_endless_traffic_is_refused(kind):
         ({"duration": "5GB"}, "duration", "is a size"),
         ({"lengths": {"kind": "fixd"}}, "lengths.kind", "did you mean fixed?"),
         ({"lengths": {"kind": "fixed", "input": 0, "output": 5}}, "lengths.input", "found 0"),
-        ({"rates": 3}, "rates", "did you mean rate?"),
+        ({"rates": 3}, "rates", "did you mean rate"),
     ],
 )
 def test_bad_options_of_open_loops(change, path, words):

@@ -36,9 +36,18 @@ MOONCAKE = """{"timestamp": 0, "input_length": 1758, "output_length": 500, "hash
 GUIDELLM = """{"timestamp": 1234500.0, "input_length": 256, "output_length": 128}
 {"timestamp": 1234500.5, "input_length": 512, "output_length": 64}
 """
-BAILIAN = """{"chat_id": 159, "timestamp": 61.5, "input_length": 521, "output_length": 132, "turn": 1, "hash_ids": [1, 2]}
-{"chat_id": 160, "timestamp": 62.5, "input_length": 700, "output_length": 80, "turn": 2, "hash_ids": [1, 2]}
+BAILIAN = """{"chat_id": 159, "timestamp": 61.5, "input_length": 21, "output_length": 132, "turn": 1, "hash_ids": [1, 2]}
+{"chat_id": 160, "timestamp": 62.5, "input_length": 40, "output_length": 80, "turn": 2, "hash_ids": [1, 2]}
 """
+WEKA = {
+    "id": "trace_0012", "block_size": 64, "hash_id_scope": "local", "tool_tokens": 12439, "system_tokens": 2771,
+    "requests": [
+        {"t": 0.0, "type": "n", "in": 130, "out": 20, "hash_ids": [1, 2], "think_time": 0.0},
+        {"t": 9.5, "type": "subagent", "agent_id": "agent_001", "requests": [{"t": 9.5, "in": 64, "out": 7, "hash_ids": [1]}]},
+        {"t": 20.0, "type": "subagent", "agent_id": "agent_002", "requests": [{"t": 1.5, "in": 70, "out": 7, "hash_ids": [9]}]},
+        {"t": 12.0, "type": "s", "in": 200, "out": 30, "hash_ids": [1, 2, 5], "ttft": 0.4},
+    ],
+}  # fmt: skip
 LLMSERVINGSIM = """{"input_toks": 10, "output_toks": 70, "arrival_time_ns": 500000000}
 {"input_toks": 20, "output_toks": 30, "arrival_time_ns": 1500000000}
 """
@@ -46,6 +55,13 @@ VLLM = """{"prompt": "What is the capital of India?", "prompt_len": 9, "output_t
 {"prompt": "Hi", "prompt_len": 2, "output_tokens": 4}
 """
 RESULT = {"date": "x", "completed": 3, "input_lens": [10, 20, 30], "output_lens": [1, 2, 3], "ttfts": [0.1, 0.1, 0.1]}
+INFERENCEX = """\
+user_id,input_tokens,output_tokens_actual,theoretical_cache_hit_blocks,success,request_start_time,request_complete_time,n_chunks
+User-002,5000,100,0,True,0.25,40.25,95
+User-001,1190,300,40,True,50.0,60.0,5
+User-001,1000,94,0,True,0.0,32.0,90
+User-001,1200,102,15,True,37.5,47.5,97
+"""
 SAMPLES = {
     "plain": (CSV, "csv", [0.0, 4.314579, 4.541877]),
     "vidur": ("arrived_at,num_prefill_tokens,num_decode_tokens\n0.5,1,2\n1.5,3,4\n", "csv", [0.5, 1.5]),
@@ -72,7 +88,10 @@ SAMPLES = {
     "burstgpt_1.2": (BURSTGPT_12, "burstgpt", [5.0, 45.0, 50.5, 51.0]),
     "mooncake": (MOONCAKE, "mooncake", [0.0, 0.0, 3.0]),
     "bailian": (BAILIAN, "jsonl", [0.0, 1.0]),
+    "weka": (json.dumps(WEKA, indent=1), "weka", [0.0, 9.5, 12.0, 21.5]),
+    "weka_lines": (json.dumps(WEKA) + "\n" + json.dumps(WEKA) + "\n", "weka", [0.0, 0.0, 9.5, 9.5, 12.0, 12.0, 21.5, 21.5]),
     "llmservingsim": (LLMSERVINGSIM, "jsonl", [0.5, 1.5]),
+    "inferencex": (INFERENCEX, "inferencex", [0.0, 0.25, 37.5, 50.0]),
     "vllm_bench": (VLLM, "vllm_bench", None),
     "vllm_result": (json.dumps(RESULT), "vllm_bench", None),
     "vllm_result_with_times": (json.dumps({**RESULT, "start_times": [9000.5, 9000.0, 9002.0]}), "vllm_bench", [0.0, 0.5, 2.0]),

@@ -16,6 +16,7 @@ from sim.core.errors import did_you_mean
 from workloads.formats._source import Source
 from workloads.formats.base import Rows
 
+AGENT = "agent_id"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -30,6 +31,11 @@ class Sheet(NamedTuple):
     def first(self, choices: Sequence[str]) -> str:
         """The first of several names for one thing that the file has; empty if none."""
         return next((name for name in choices if name in self.columns), "")
+
+    def wrong(self, row: int, message: str) -> None:
+        """Note a problem of a row, counted from 0."""
+        number, lines = int(self.line[row]), self.source.unit == "line"
+        self.source.findings.add(message if lines else f"row {number}: {message}", number if lines else 0)
 
 
 def plain(name: str) -> str:
@@ -67,7 +73,7 @@ def numbers(sheet: Sheet, name: str) -> np.ndarray:
         cells = column if isinstance(column, list) else column.to_pylist()
         values = np.array([math.nan if (value := _number(cell)) is None else value for cell in cells], dtype=float)
         for row in np.flatnonzero(np.isnan(values)).tolist():
-            sheet.source.findings.add(f"{_place(sheet, row)}{name} is {_shown(cells[row])}; a number is wanted", _line(sheet, row))
+            sheet.wrong(row, f"{name} is {shown(cells[row])}; a number is wanted")
     return values
 
 
@@ -76,7 +82,7 @@ def tokens(sheet: Sheet, name: str) -> np.ndarray:
     values = numbers(sheet, name)
     whole = np.nan_to_num(np.rint(values), nan=1.0)
     for row in np.flatnonzero(np.isfinite(values) & (whole != values)).tolist():
-        sheet.source.findings.add(f"{_place(sheet, row)}{name} is {values[row]:g}; a whole number of tokens is wanted", _line(sheet, row))
+        sheet.wrong(row, f"{name} is {values[row]:g}; a whole number of tokens is wanted")
     return np.asarray(np.clip(whole, -(2.0**62), 2.0**62), dtype=np.int64)
 
 
@@ -109,7 +115,7 @@ def clock(sheet: Sheet, name: str) -> np.ndarray:
     values = np.array([_moment(cell) for cell in cells], dtype=float)
     for row in np.flatnonzero(np.isnan(values)).tolist():
         wanted = "a date and time such as 2023-11-16 18:15:46.6805900 is wanted"
-        sheet.source.findings.add(f"{_place(sheet, row)}{name} is {_shown(cells[row])}; {wanted}", _line(sheet, row))
+        sheet.wrong(row, f"{name} is {shown(cells[row])}; {wanted}")
     return from_first(values) / 1e6
 
 
@@ -121,7 +127,13 @@ def from_first(times: np.ndarray) -> np.ndarray:
 
 def rows(sheet: Sheet, arrival: np.ndarray | None, prompt: str, output: str, session: str = "") -> Rows:
     """The rows of a sheet, given its times and the names of its other columns."""
-    return Rows(arrival, tokens(sheet, prompt), tokens(sheet, output), sessions(sheet, session), sheet.line, [])
+    counts = tokens(sheet, prompt), tokens(sheet, output)
+    found = sessions(sheet, session)
+    thread = None
+    if session and AGENT in sheet.columns:
+        agents = sessions(sheet, AGENT)
+        thread = np.where(found < 0, -1, found * (agents.max(initial=0) + 2) + agents + 1)
+    return Rows(arrival, *counts, found, sheet.line, [], thread)
 
 
 def _at_once(column: Any) -> np.ndarray | None:
@@ -166,13 +178,6 @@ def _moment(cell: Any) -> float:
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) / timedelta(microseconds=1)
 
 
-def _shown(cell: Any) -> str:
+def shown(cell: Any) -> str:
+    """A cell as a message gives it."""
     return "empty" if cell is None or (isinstance(cell, str) and not cell.strip()) else f"{cell!r:.60}"
-
-
-def _line(sheet: Sheet, row: int) -> int:
-    return int(sheet.line[row]) if sheet.source.unit == "line" else 0
-
-
-def _place(sheet: Sheet, row: int) -> str:
-    return "" if sheet.source.unit == "line" else f"row {sheet.line[row]}: "

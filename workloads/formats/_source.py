@@ -46,12 +46,16 @@ class Findings:
 
 @dataclass
 class Source:
-    """`data`: the file's bytes, unpacked. `unit`: what its rows are counted in, `line` or `row`."""
+    """`data`: the file's bytes, unpacked. `unit`: what its rows are counted in, `line` or `row`.
+
+    `identity`: whether what the prompts share is to be read too.
+    """
 
     path: str
     data: bytes
     findings: Findings
     unit: str = "line"
+    identity: bool = False
 
     @property
     def name(self) -> str:

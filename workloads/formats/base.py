@@ -13,6 +13,7 @@ import numpy as np
 from sim.core.errors import BadInput, Problem, did_you_mean
 from sim.core.registry import FORMATS
 from sim.core.units import CENTURY
+from workloads._identity import Blocks, Chain
 from workloads.formats._source import Source, listed, open_source
 from workloads.lengths.base import MOST_TOKENS
 
@@ -27,7 +28,9 @@ class Rows(NamedTuple):
 
     `arrival`: seconds from the trace's own origin (float64), or None when the format has no times; NaN where a cell is bad. `prompt` and
     `output`: tokens (int64), `session`: number of the session or -1 (int64), `line`: where the row stands in the file (from 1; the row
-    number where a file has no lines). `remarks` go to the result.
+    number where a file has no lines). `remarks` go to the result. `thread`: number of the context that grows from row to row, one for each
+    agent of a session, or -1 (int64); None: it is the session. `content`: what rows share, where the file says so and it was asked for.
+    `pause`: seconds from the answer to the row before of its context until the row was sent (float64; 0 in its first row), where told.
     """
 
     arrival: np.ndarray | None
@@ -36,11 +39,18 @@ class Rows(NamedTuple):
     session: np.ndarray
     line: np.ndarray
     remarks: list[str]
+    thread: np.ndarray | None = None
+    content: Blocks | Chain | None = None
+    pause: np.ndarray | None = None
 
     def pick(self, which: np.ndarray | slice) -> Rows:
         """The rows of a mask, of indices or of a slice."""
         arrival = None if self.arrival is None else self.arrival[which]
-        return Rows(arrival, self.prompt[which], self.output[which], self.session[which], self.line[which], self.remarks)
+        thread = None if self.thread is None else self.thread[which]
+        content = None if self.content is None else self.content.pick(which)
+        pause = None if self.pause is None else self.pause[which]
+        counts = self.prompt[which], self.output[which], self.session[which]
+        return Rows(arrival, *counts, self.line[which], self.remarks, thread, content, pause)
 
 
 class Format(Protocol):
@@ -51,13 +61,17 @@ class Format(Protocol):
         """The rows of the file, in its order. Bad cells go to `source.findings`; raises BadInput when there is nothing to read."""
 
 
-def load(path: str, format: str = "auto", zero_tokens: ZeroTokens = "error", order: Order = "check") -> Rows:
+def load(
+    path: str, format: str = "auto", zero_tokens: ZeroTokens = "error", order: Order = "check", identity: bool = False
+) -> Rows:
     """Read and check a trace file, plain or gzipped.
 
     `format`: a name of the family `format`, or `auto`. `zero_tokens`: whether rows without a prompt or an answer are an error or left out.
-    `order`: times must ascend (`check`), are made to (`sort`), or do not matter (`any`). Raises BadInput with all that is wrong.
+    `order`: times must ascend (`check`), are made to (`sort`), or do not matter (`any`). `identity`: also what the prompts share, where the
+    format tells. Raises BadInput with all that is wrong.
     """
     source = open_source(path)
+    source.identity = identity
     try:
         rows = reader(source, format).read(source)
     except BadInput as error:

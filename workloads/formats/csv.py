@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workloads.formats._delimited import has, read
-from workloads.formats._plain import REQUIRED, SESSION, plain_rows
+from workloads.formats._plain import OPTIONAL, REQUIRED, plain_rows
 from workloads.formats._source import Source
 from workloads.formats.base import Rows
 
@@ -15,4 +15,4 @@ class Csv:
         return has(head, *REQUIRED)
 
     def read(self, source: Source) -> Rows:
-        return plain_rows(read(source, REQUIRED, SESSION))
+        return plain_rows(read(source, REQUIRED, OPTIONAL))

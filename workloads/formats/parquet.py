@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workloads.formats._plain import REQUIRED, SESSION, plain_rows
+from workloads.formats._ids import LISTS
+from workloads.formats._plain import OPTIONAL, REQUIRED, plain_rows
 from workloads.formats._sheet import Sheet, plain, require
 from workloads.formats._source import PARQUET, Source
 from workloads.formats.base import Rows
@@ -27,7 +28,7 @@ class Parquet:
             with pq.ParquetFile(pa.BufferReader(source.data)) as file:
                 names = file.schema_arrow.names
                 require(source, names, REQUIRED)
-                wanted = {name for names in (*REQUIRED, SESSION) for name in names}
+                wanted = {name for names in (*REQUIRED, OPTIONAL, LISTS) for name in names}
                 written = {plain(name): name for name in reversed(names) if plain(name) in wanted}
                 table = file.read(columns=list(written.values()), use_threads=False)
         except (pa.ArrowInvalid, OSError) as error:

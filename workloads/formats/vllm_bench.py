@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from workloads.formats._ids import identified
 from workloads.formats._records import first_record, records
 from workloads.formats._sheet import Sheet, from_first, numbers, rows
 from workloads.formats._source import Source
 from workloads.formats.base import Rows
 
+IDS = "prompt_token_ids"
 PROMPT = ("prompt_len", "prompt_tokens", "input_tokens", "input_len")
 OUTPUT = ("output_tokens", "output_tokens_count", "output_len", "expected_output_len")
 
@@ -46,13 +48,16 @@ def _data_set(source: Source) -> Rows:
             int(lines[0]),
         )
         prompts = [1] * len(prompts)
-    sheet = Sheet(source, list(found[0]), {"prompt_len": prompts, "output_tokens": outputs}, lines)
-    return rows(sheet, None, "prompt_len", "output_tokens")
+    columns: dict[str, Any] = {"prompt_len": prompts, "output_tokens": outputs}
+    if any(isinstance(record.get(IDS), list) for record in found):
+        columns[IDS] = [record.get(IDS) for record in found]
+    sheet = Sheet(source, list(found[0]), columns, lines)
+    return identified(sheet, rows(sheet, None, "prompt_len", "output_tokens"))
 
 
 def _prompt(record: dict[str, Any]) -> Any:
-    if isinstance(record.get("prompt_token_ids"), list):
-        return len(record["prompt_token_ids"])
+    if isinstance(record.get(IDS), list):
+        return len(record[IDS])
     return next((record[name] for name in PROMPT if name in record), None)
 
 

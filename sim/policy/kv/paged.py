@@ -1,5 +1,5 @@
 """Paged KV cache: any free block serves any request (PagedAttention, Kwon et al., SOSP 2023). Counting is all it takes: no block has a
-name until prefixes are shared.
+name, as nothing is shared (`radix.py` shares).
 """
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from sim.core.request import Request
 class Paged:
     """`blocks` blocks of `block_size` tokens. `taken`, `returned` and `free` are counted apart, so the audit can hold them together."""
 
-    __slots__ = ("_least", "block_size", "blocks", "free", "returned", "taken")
+    __slots__ = ("_least", "block_size", "blocks", "free", "grows", "returned", "taken")
 
     def __init__(self, blocks: int, block_size: int):
+        self.grows = True
         self.blocks = self.free = self._least = blocks
         self.block_size = block_size
         self.taken = self.returned = 0
@@ -20,9 +21,12 @@ class Paged:
     def peak(self) -> int:
         return self.blocks - self._least
 
+    def find(self, request: Request) -> int:
+        request.fetch = request.brought
+        return request.brought
+
     def need(self, request: Request, tokens: int) -> int:
         size, computed = self.block_size, request.computed
-        # Whoever is not admitted yet holds nothing; its cached prefix comes with it.
         held = (computed + size - 1) // size if request.order >= 0 else 0
         return (computed + tokens + size - 1) // size - held
 
@@ -39,7 +43,9 @@ class Paged:
             self._least = left
         return True
 
-    def drop(self, request: Request) -> None:
-        blocks = (request.computed + self.block_size - 1) // self.block_size
+    def give(self, blocks: int) -> None:
         self.free += blocks
         self.returned += blocks
+
+    def drop(self, request: Request) -> None:
+        self.give((request.computed + self.block_size - 1) // self.block_size)

@@ -9,12 +9,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from sim.spec.fit import release
 from sim.spec.hardware import Gpu
 
 FRAMEWORKS = {
     "vllm": "vllm", "trtllm": "trtllm", "trt-llm": "trtllm", "tensorrt-llm": "trtllm", "tensorrt_llm": "trtllm", "sglang": "sglang",
 }  # fmt: skip
 BIG = 70 * 2**30  # bytes of GPU memory from which vLLM V1 takes the larger defaults (EngineArgs._set_default_args_v1)
+# InferenceX's recipes for fixed lengths (--no-enable-prefix-caching, --disable-radix-cache, enable_block_reuse: false).
+UNCACHED = re.compile(r"InferenceX-(db|together)")
 ASYNC_SINCE = (0, 14)  # vLLM releases that schedule asynchronously unless told not to
 
 
@@ -23,6 +26,8 @@ def options(row: Mapping[str, Any], chip: Gpu) -> tuple[dict[str, Any], list[str
     framework = FRAMEWORKS[str(row["engine"]).lower()]
     seqs, tokens, said = _limits(row, framework, chip)
     chosen: dict[str, Any] = {"framework": framework, "max_num_seqs": seqs, "max_num_batched_tokens": max(tokens, seqs)}
+    if _version(row):
+        chosen["framework_version"] = ".".join(map(str, _version(row)))
     share = re.search(r"gpu_memory_utilization[=: ]+(0?\.\d+)", str(row["notes"]))
     if share:
         chosen["gpu_memory_utilization"] = float(share[1])
@@ -35,6 +40,11 @@ def options(row: Mapping[str, Any], chip: Gpu) -> tuple[dict[str, Any], list[str
     if framework == "vllm" and _version(row) and _version(row) < ASYNC_SINCE and "InferenceX" not in str(row["source"]):
         chosen["async_scheduling"] = False
         said.append("async scheduling off: vLLM's default before 0.14")
+    if "prefix caching off" in str(row["workload"]):
+        chosen["enable_prefix_caching"] = False
+    elif UNCACHED.search(str(row["source"])):
+        chosen["enable_prefix_caching"] = False
+        said.append("prefix caching off: InferenceX's recipes for random prompts of fixed length")
     if "engine-side" in str(row["notes"]):
         chosen["frontend_overhead"] = 0.0
         said.append("times were taken inside the engine: no API server in front")
@@ -67,6 +77,6 @@ def _limits(row: Mapping[str, Any], framework: str, chip: Gpu) -> tuple[int, int
 
 
 def _version(row: Mapping[str, Any]) -> tuple[int, ...]:
-    """Major and minor release, empty when the row does not say."""
-    found = re.search(r"(\d+)\.(\d+)", str(row["engine_version"]))
-    return tuple(map(int, found.groups())) if found else ()
+    """The release, wherever it stands in the text (`vllm fork (~0.15)`); empty when the row does not say."""
+    found = re.search(r"\d+\.\d+(\.\d+)*", str(row["engine_version"]))
+    return release(found[0]) if found else ()

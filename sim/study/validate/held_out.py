@@ -20,12 +20,13 @@ FEWEST = 4  # residuals a fit needs
 # end's is of the machine and the load generator.
 MODELS = {"host_overhead": 2, "frontend_overhead": 1}
 MOST = {"host_overhead": 0.02, "frontend_overhead": 0.25}  # seconds
-COLUMNS = ("run_id", "model", "framework", "gpu", "light", "tpot", "ttft", *CONSTANTS)
+COLUMNS = ("run_id", "model", "framework", "version", "gpu", "light", "tpot", "ttft", *CONSTANTS)
 
 
 def residuals(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per finished run that has them: its group, whether its load was light, measured minus predicted TPOT and TTFT, and constants
-    it ran with; seconds. `rows` hold run_id, model, framework, gpu, concurrency, engine_side, measured and figures (ms), constants.
+    it ran with; seconds. `rows` hold run_id, model, framework, version, gpu, concurrency, engine_side, measured and figures (ms), and
+    constants.
     """
     found = []
     for row in rows:
@@ -34,7 +35,8 @@ def residuals(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         # Times taken inside an engine say nothing of the API server.
         if row["engine_side"]:
             gaps["ttft"] = np.nan
-        found.append({**{key: row[key] for key in ("run_id", "model", "framework", "gpu")}, "light": light, **gaps, **row["constants"]})
+        named = {key: row[key] for key in ("run_id", "model", "framework", "version", "gpu")}
+        found.append({**named, "light": light, **gaps, **row["constants"]})
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 

@@ -32,7 +32,7 @@ def predict(case: Case, constants: Mapping[str, float] | None = None) -> dict[st
     scenario, had = prepared(case, constants or {})
     result = run(scenario)
     facts = Facts(result)
-    spreads = _spreads(result, facts, case.window)
+    spreads = _spreads(result, facts, case)
     lost = int(facts.counts.sum() - facts.counts[COMPLETED])
     if lost:
         raise BadInput(f"{lost} of {int(facts.counts.sum())} requests do not end: they are longer than the KV cache or the model allows")
@@ -65,7 +65,7 @@ def prepared(case: Case, constants: Mapping[str, float]) -> tuple[Scenario, dict
         if fit and fit < pool["engine"]["max_num_seqs"]:
             pool["engine"]["max_num_seqs"] = fit
             scenario = loads(raw)
-    had = {"host_overhead": float(world.models[0].host), "frontend_overhead": float(world.recorder.overheads[0])}
+    had = {"host_overhead": float(world.models[0].host), "frontend_overhead": float(world.recorder.overheads[0][0])}
     return scenario, had
 
 
@@ -80,10 +80,11 @@ def _fitting(scenario: Scenario, blocks: int) -> int | None:
     return max(1, blocks // each // pool.parallel.dp)
 
 
-def _spreads(result: Result, facts: Facts, window: tuple[float, float] | None) -> dict[str, dict[str, float]]:
+def _spreads(result: Result, facts: Facts, case: Case) -> dict[str, dict[str, float]]:
     """Mean and percentiles of each measure, seconds; with a window, of the requests that arrive in it."""
+    window, found = case.window, {**facts.spreads, "itl": facts.work.gaps}
     if window is None:
-        return {name: spread for name, spread in {**facts.spreads, "itl": facts.work.gaps}.items() if spread}
+        return {name: spread for name, spread in found.items() if spread}
     frame = result.requests
     frame = frame[(frame["arrival"] >= window[0]) & (frame["arrival"] < window[1])]
     frame = frame[frame["status"].astype(str) == STATUSES[COMPLETED]]

@@ -18,6 +18,7 @@ from sim.study.validate.errors import by, errors_of, requests_of
 from sim.study.validate.goals import judged
 from sim.study.validate.held_out import CONSTANTS, fit_constants, residuals
 from sim.study.validate.predict import predict
+from sim.study.validate.releases import by_release
 from sim.study.validate.runs import read
 from sim.study.validate.scenario_of import Case, case_of
 from sim.study.validate.store import Store, key_of
@@ -35,6 +36,7 @@ class Summary:
 
     `could_not`: {run_id, why} of every row that was chosen and has no prediction. `assumed`: how many runs each assumption was made for.
     `constants`: host and front end per engine and GPU as fitted to all models, beside those in use, seconds.
+    `releases`: the same per release of an engine, with how far models it was not fitted on are from it (`releases.by_release`).
     """
 
     table: str
@@ -45,6 +47,7 @@ class Summary:
     could_not: list[dict[str, str]]
     assumed: dict[str, int]
     constants: list[dict[str, Any]]
+    releases: list[dict[str, Any]]
     cpu_s: float
     version: str = field(default=sim.__version__)
 
@@ -60,7 +63,7 @@ class Summary:
             "cpu_s": self.cpu_s, "goals": self.goals,
             "errors": {" x ".join(keys): by(self.errors, keys) for keys in GROUPS},
             "leave_one_model_out": {" x ".join(keys): by(self.held, keys) for keys in GROUPS},
-            "constants": self.constants, "assumed": self.assumed, "could_not": self.could_not,
+            "constants": self.constants, "releases": self.releases, "assumed": self.assumed, "could_not": self.could_not,
         }  # fmt: skip
 
     def save(self, folder: Path) -> None:
@@ -111,6 +114,7 @@ def validate(
     summary = Summary(
         table=runs.name, chosen=chosen, errors=errors_of(done), held=errors_of(held), requests=requests_of(done), could_not=could_not,
         assumed=dict(Counter(text for case, _ in good for text in case.assumed).most_common()), constants=_constants(points),
+        releases=by_release(points),
         cpu_s=sum(row["cpu_s"] for row in [*done, *held]),
     )  # fmt: skip
     summary.save(out)
@@ -170,6 +174,7 @@ def _joined(case: Case, row: Mapping[str, Any], found: Mapping[str, Any]) -> dic
     return {
         **found, "measured": case.measured, "source": row["source"], "gpu_written": row["gpu"], "model_written": row["model"],
         "engine": row["engine"], "model": case.scenario["model"], "gpu": pool["gpu"], "framework": pool["engine"]["framework"],
+        "version": pool["engine"].get("framework_version", ""),
         "concurrency": clients if clients == clients else None, "engine_side": "frontend_overhead" in pool["engine"],
     }  # fmt: skip
 

@@ -1,7 +1,8 @@
 """The load of a measured run as workloads of a scenario, from the columns and the words of its table.
 
-In this order: a file of requests is replayed; stages (`5 then 10 req/s x600 s each`) are constant rates; a request rate is Poisson; a
-concurrency is a closed loop; and without any of these all requests are there at once, as in a test of the maximum throughput.
+In this order: a file of requests is replayed, one of users' turns at the pace of the simulated answers; stages (`5 then 10 req/s x600 s
+each`) are constant rates; a request rate is Poisson; a concurrency is a closed loop; and without any of these all requests are there at
+once, as in a test of the maximum throughput.
 """
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ SPREAD = (0.9, 1.1)
 # An answer that ends before its limit: the share of the nominal output below which the measured times say that it did.
 SHORTER = 0.95
 
-SHARED, BLOCK = re.compile(r"(\d+)\+\d+ in/.*shared-prefix"), 16
+# inference-perf's shared-prefix data: so many tokens of one of several system prompts, then a question of a user's own.
+SHARED = re.compile(r"(\d+)\+\d+ in/.*shared-prefix(?: chat, (\d+) prompts?)?")
+TURNS = ".requests.csv"  # what files of multi-turn runs end with
 STAGES = re.compile(r"((?:[\d.]+ then )*[\d.]+) req/s x ?([\d.]+) s")
 
 
@@ -43,8 +46,13 @@ class Traffic(NamedTuple):
 def traffic(row: Mapping[str, Any], folders: Sequence[Path]) -> Traffic:
     """The load of one row; files are looked for under `folders`. Raises BadInput when the row does not say enough."""
     if row["request_file"]:
-        path = find(str(row["request_file"]), folders)
-        return Traffic([{"kind": "trace", "path": str(path)}], None, [])
+        path = str(find(str(row["request_file"]), folders))
+        if path.endswith(TURNS):
+            said = "multi-turn replay: each user's next prompt is sent after the simulated answer and the pause that was measured"
+            return Traffic([{"kind": "trace", "path": path, "pace": "answers"}], None, [said])
+        return Traffic([{"kind": "trace", "path": path}], None, [])
+    if "multi-turn" in str(row["notes"]):
+        raise BadInput("the turns of this multi-turn run are not there: request_file is empty")
     lengths, said = _lengths(row)
     stages = STAGES.search(str(row["workload"]))
     if stages:
@@ -78,7 +86,9 @@ def find(written: str, folders: Sequence[Path]) -> Path:
             path = folder.joinpath(*parts[first:])
             if path.exists():
                 return path.resolve()
-    raise BadInput(f"'{written}' is not found under {', '.join(map(str, folders))}; name its folder with --replay")
+    # Their names alone: the message goes into pages that travel.
+    known = ", ".join(folder.name or str(folder) for folder in folders)
+    raise BadInput(f"'{written}' is not found under {known}; name its folder with --replay")
 
 
 def _lengths(row: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -114,16 +124,15 @@ def _staged(found: re.Match[str], text: str, lengths: dict[str, Any], said: list
     if last >= len(rates):
         raise BadInput(f"stage {last} of a run with {len(rates)} stages")
     shared = SHARED.search(text)
-    # An engine finds whole blocks of a prefix.
-    cached = int(shared[1]) // BLOCK * BLOCK if shared else 0
+    beginning: dict[str, Any] = {"prefixes": {"tokens": int(shared[1]), "count": int(shared[2] or 1)}} if shared else {}
     loads = [
-        {"kind": "constant", "rate": rate, "start": number * seconds, "duration": seconds, "lengths": lengths, "cached_prefix": cached}
+        {"kind": "constant", "rate": rate, "start": number * seconds, "duration": seconds, "lengths": lengths, **beginning}
         for number, rate in enumerate(rates[: last + 1])
     ]
     window = (last * seconds, (last + 1) * seconds) if stage else None
     said = [*said, "arrivals evenly spaced within a stage (inference-perf's default load type)"]
-    if cached:
-        said.append(f"prefix caching: the {cached} tokens of whole blocks in the shared prefix are taken as always cached")
+    if shared:
+        said.append("each prompt begins with one of the system prompts, drawn evenly; the question after it is never asked twice")
     return Traffic(loads, window, said)
 
 

@@ -1,0 +1,224 @@
+"""Climb a ladder: run a scenario step by step, and say what each step bought.
+
+Every step is run twice over: on the fleet as written, for latency, waste and evenness, and on the smallest fleet that carries the same
+traffic within the SLO (`study/smallest.py`), for throughput per GPU and money. All steps meet the same arrivals and the same draws.
+
+A factor compares a step with the one it was put on: throughput per GPU over throughput per GPU, dollars per token the other way round, so
+that above 1 is better. Factors of the steps kept multiply to the whole gain. They depend on the order: what two steps both remove, the
+first one is given credit for.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+import sim
+from sim.core.errors import BadInput, Problem
+from sim.spec.load import dump, load, located, steps
+from sim.spec.scenario import Scenario
+from sim.study.facts import Bins
+from sim.study.metrics import Facts
+from sim.study.result import Result
+from sim.study.run import Watch, run
+from sim.study.smallest import MOST, Fleet, limited, smallest
+from sim.study.validate.store import program
+from sim.world.cluster import World
+
+SAVED = "ladder.json"
+PARTS = 24  # of the time in which requests arrive, for the evenness over time
+Pages = Mapping[str, Callable[[Result], str]]
+# Figures of a step and where a summary has them; those of the smallest fleet are named `needed_*`.
+AS_WRITTEN = {
+    "gpus": "gpu.count", "verdict": "verdict", "slo_met": "slo.met", "attainment": "slo.attainment", "ttft_p50": "ttft_s.p50",
+    "ttft_p95": "ttft_s.p95", "tpot_p50": "tpot_s.p50", "tpot_p95": "tpot_s.p95", "e2e_p95": "e2e_s.p95",
+    "output_tokens_per_s": "throughput.output_tokens_per_s", "usd_per_million_output_tokens": "cost.usd_per_million_output_tokens",
+    "busy": "gpu.busy_fraction", "kv_mean": "kv.mean_fraction", "kv_internal": "kv.internal_fragmentation",
+    "kv_external": "kv.external_fragmentation", "preemptions": "kv.preemptions",
+}  # fmt: skip
+NEEDED = {
+    "gpus": "gpu.count", "usd_per_hour": "cost.usd_per_hour", "output_tokens_per_s_per_gpu": "throughput.output_tokens_per_s_per_gpu",
+    "usd_per_million_output_tokens": "cost.usd_per_million_output_tokens", "ttft_p95": "ttft_s.p95", "tpot_p95": "tpot_s.p95",
+    "busy": "gpu.busy_fraction",
+}  # fmt: skip
+# Factor: the figure it compares, and whether more of it is better.
+FACTORS = {
+    "throughput_factor": ("needed_output_tokens_per_s_per_gpu", True), "cost_factor": ("needed_usd_per_million_output_tokens", False),
+    "ttft_factor": ("ttft_p95", False), "tpot_factor": ("tpot_p95", False),
+}  # fmt: skip
+
+
+class Ladder(NamedTuple):
+    """`rows`, one per step that is finished: its name, why, kept and folder, the figures above in seconds, tokens and dollars, spreads of
+    utilisation, factors. `wanted`: how many steps there are. `most`: the bound of the search for the smallest fleet, replicas of a pool.
+    """
+
+    scenario: Scenario
+    rows: list[dict[str, Any]]
+    wanted: int
+    most: int
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows as a table."""
+        return pd.DataFrame(self.rows)
+
+
+def climb(
+    scenario: Scenario, folder: Path | None = None, *, pages: Pages | None = None, watch: Watch | None = None,
+    progress: Callable[..., None] | None = None, most: int = MOST,
+) -> Iterator[Ladder]:  # fmt: skip
+    """Run the steps one after the other; yields the ladder as far as it is finished after each of them.
+
+    With a folder, the result of each step (as written) is saved in it, with `pages` as `Result.save` takes them, and the rows so far; steps
+    that are there already, of the same scenario and program, are not run again. `watch` is for each run, `progress(done, total, name)` for
+    the whole. Raises BadInput without an SLO, and for what a run refuses.
+    """
+    scenarios = steps(scenario)
+    if not scenarios:
+        raise BadInput("the scenario has no ladder; give steps, such as ladder: [{name: tp 2, set: {cluster.pools.0.parallel.tp: 2}}]")
+    _able(scenario, scenarios)
+    old = {row["key"]: row for row in _saved(folder)["rows"]} if folder is not None and (folder / SAVED).is_file() else {}
+    rows: list[dict[str, Any]] = []
+    below: dict[str, Any] | None = None
+    for number, (rung, step) in enumerate(zip(scenario.ladder, scenarios, strict=True)):
+        if progress is not None:
+            progress(number, len(scenarios), rung.name)
+        key = hashlib.sha256(f"{dump(step)}{program()}{most}".encode()).hexdigest()[:24]
+        place = f"{number + 1:02}-{re.sub(r'[^a-z0-9]+', '-', rung.name.lower()).strip('-')}"
+        row = old.get(key)
+        if row is None or (folder is not None and not (folder / place).is_dir()):
+            result = run(step, watch=watch)
+            if folder is not None:
+                result.save(folder / place, (folder / place).is_dir(), pages)
+            row = figures(result, smallest(step, _guess(step, below), most, lambda one: run(one, watch=watch)))
+        words = {"key": key, "name": rung.name, "why": rung.why, "kept": rung.kept, "folder": place}
+        row = words | {name: value for name, value in row.items() if name not in words} | factors(row, below)
+        rows.append(row)
+        below = row if rung.kept else below
+        ladder = Ladder(scenario, list(rows), len(scenarios), most)
+        if folder is not None:
+            save(ladder, folder)
+        yield ladder
+
+
+def figures(result: Result, fleet: Fleet | None) -> dict[str, Any]:
+    """A step in figures: its run as written, and the smallest fleet; without one those figures are None."""
+    across, over_time = spreads(Facts(result))
+    audits = [one.summary["audit"] for one in (result, fleet.result if fleet else result)]
+    return {
+        **{name: _at(result.summary, path) for name, path in AS_WRITTEN.items()}, "spread_replicas": across, "spread_time": over_time,
+        "needed_replicas": sum(fleet.replicas) if fleet else None,
+        **{f"needed_{name}": _at(fleet.result.summary, path) if fleet else None for name, path in NEEDED.items()},
+        "audit_ok": all(entry["ok"] for audit in audits for entry in audit.values()),
+    }  # fmt: skip
+
+
+def factors(row: Mapping[str, Any], below: Mapping[str, Any] | None) -> dict[str, float | None]:
+    """How many times better a step is than the one it was put on, by each of FACTORS; None where one of the two has no figure."""
+
+    def factor(name: str, more: bool) -> float | None:
+        new, old = row[name], below[name] if below else None
+        return None if not new or not old else new / old if more else old / new
+
+    return {name: factor(*said) for name, said in FACTORS.items()}
+
+
+def spreads(facts: Facts) -> tuple[float | None, float | None]:
+    """How uneven the GPUs are used while requests arrive: standard deviation over mean of the busy share, across replicas and over PARTS
+    equal parts of that time. None when nothing ran then.
+    """
+    edges = np.linspace(*facts.arrivals, PARTS + 1)
+    if edges[0] == edges[-1]:
+        return None, None
+    count = len(facts.gpus)
+    bins = [Bins(edges) for _ in range(count)]
+    for page in facts.stretches():
+        order = np.argsort(page["replica"], kind="stable")
+        parts = np.searchsorted(page["replica"][order], np.arange(count + 1))
+        for number, (begin, end) in enumerate(pairwise(parts)):
+            bins[number].add(page["start"][order[begin:end]], page.end[order[begin:end]])
+    busy = np.array([one.means() for one in bins])
+    fleet = facts.gpus @ busy / facts.gpus.sum()
+    if not fleet.any():
+        return None, None
+    shares = busy.mean(axis=1)
+    return float(shares.std() / shares.mean()), float(fleet.std() / fleet.mean())
+
+
+def prepare(scenario: Scenario, folder: Path, force: bool) -> None:
+    """Make the folder of a ladder. One of the same scenario is gone on with; another is replaced with `force`. Raises BadInput."""
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            if not (folder / SAVED).is_file():
+                raise BadInput(f"{folder} is not empty and holds no ladder ({SAVED}); choose another folder")
+            if force:
+                shutil.rmtree(folder)
+            elif _saved(folder)["scenario"] != dump(scenario):
+                raise BadInput(f"{folder} holds the ladder of another scenario; choose another folder, or give --force to replace it")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scenario.yaml").write_text(dump(scenario), encoding="utf-8")
+        if not (folder / SAVED).is_file():
+            save(Ladder(scenario, [], len(scenario.ladder), MOST), folder)
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def save(ladder: Ladder, folder: Path) -> None:
+    """Write ladder.json and ladder.parquet, each whole or not at all."""
+    said = ladder._asdict() | {"version": sim.__version__, "scenario": dump(ladder.scenario)}
+    ladder.table.to_parquet(folder / ".ladder.parquet.part")
+    (folder / ".ladder.parquet.part").replace(folder / "ladder.parquet")
+    (folder / f".{SAVED}.part").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    (folder / f".{SAVED}.part").replace(folder / SAVED)
+
+
+def read(folder: Path) -> Ladder:
+    """A saved ladder. Raises BadInput when the folder holds none."""
+    said = _saved(folder)
+    if not said["rows"]:
+        raise BadInput(f"{folder} holds a ladder of which no step is finished yet; run its scenario again")
+    return Ladder(load(folder / "scenario.yaml", lookup=False), said["rows"], said["wanted"], said["most"])
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    try:
+        said: dict[str, Any] = json.loads((folder / SAVED).read_text("utf-8"))
+        return {key: said[key] for key in ("scenario", "wanted", "most", "rows")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{folder / SAVED} holds no ladder of this version: {error}; run the scenario again with --force") from error
+
+
+def _able(scenario: Scenario, scenarios: Sequence[Scenario]) -> None:
+    """Raise BadInput, at the steps' own lines, for what no run could begin with: said before the first step and not after hours."""
+    problems = []
+    for number, step in enumerate(scenarios):
+        try:
+            limited(step)
+            World(step)
+        except BadInput as error:
+            problems += [Problem(f"{problem.path}: {problem.message}".lstrip(": "), f"ladder.{number}") for problem in error.problems]
+    if problems:
+        raise BadInput(located(problems, scenario))
+
+
+def _guess(step: Scenario, below: Mapping[str, Any] | None) -> int | None:
+    """Replicas to begin the search with: as many GPUs as the step below needed."""
+    if below is None or below["needed_gpus"] is None:
+        return None
+    pools = step.cluster.pools
+    return max(1, round(below["needed_gpus"] * max(p.replicas for p in pools) / sum(p.replicas * p.parallel.gpus for p in pools)))
+
+
+def _at(summary: Any, path: str) -> Any:
+    for key in path.split("."):
+        summary = summary[key] if summary is not None else None
+    return summary

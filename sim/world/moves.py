@@ -1,0 +1,154 @@
+"""What a replica moves besides its steps: keys and values to and from the host's memory and other lower tiers, and from a prefill replica
+to a decode replica. What is kept of them while a session pauses passes through here too.
+
+An engine knows that a request has some of its keys and values elsewhere; where, and how long it takes to bring them, is known here. A
+request that is being brought holds its blocks at the target, so that nothing is sent without room for it, and those at its source until
+the last byte is out.
+"""
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from simpy import Environment
+
+from sim.core.record import Table
+from sim.core.request import Request
+from sim.policy.kv.base import KvCache
+from sim.world.link import Link
+from sim.world.timer import Answer
+from sim.world.retention import Keeper
+from sim.world.tier_links import TierLinks
+
+if TYPE_CHECKING:
+    from sim.world.engine import Engine
+    from sim.world.exact import ExactEngine
+
+HANDOFF, SWAP_IN = 0, 1
+
+
+class Held(NamedTuple):
+    """Blocks that a request left behind at `engine` until they are fetched: `request` is it as it was then."""
+
+    engine: Engine | ExactEngine
+    request: Request
+
+
+class Moves:
+    """The moves of one replica. `hands_on`: it prefills for others. `out` is its link to the network, `host` the one to its host's memory.
+
+    `per_token` bytes of keys and values are moved for a token, by all GPUs of the replica together. `swap` tokens may be in the host's
+    memory at a time. `overlap` is the share of a hand-on's bytes that may leave while the prompt is still being computed. `tiers` are the
+    ways to lower tiers and `keeper` is who keeps caches of sessions, where there are any.
+    """
+
+    def __init__(self, env: Environment, kv: KvCache, ways: tuple[Link, Link], per_token: float, record: Table):
+        self.env, self._kv, self.per_token, self.transfers = env, kv, per_token, record
+        self.out, self.host = ways
+        self.tiers: TierLinks | None = None
+        self.keeper: Keeper | None = None
+        self.hands_on = False
+        self.overlap = 0.0
+        self.swap = 0
+        self.successor: Callable[[Request], Engine | ExactEngine] | None = None
+        self.leaving: dict[int, Request] = {}
+        self._sources: dict[int, Held] = {}
+        self._swapped: dict[int, int] = {}
+
+    def fetch(self, engine: Engine | ExactEngine, request: Request) -> None:
+        """Bring what the request has elsewhere into the cache of `engine`, then call its `loaded`."""
+        self._comes(request)
+        if self.tiers is not None and self.tiers.has(request):
+            self.tiers.reload(request, lambda: self._loaded(engine, request))
+            return
+        began, tokens, held = self.env.now, request.fetch, self._sources.get(request.id)
+        if held is not None:
+            there = held.engine.moves
+            assert there is not None
+            whole, left = self._bytes(there, request)
+            link, kind, source = there.out, HANDOFF, held.engine.index
+        else:
+            whole = left = tokens * self.per_token
+            link, kind, source = self.host, SWAP_IN, engine.index
+
+        def arrived() -> None:
+            self.transfers.append((kind, request.id, source, engine.index, began, self.env.now, whole, tokens, 0))
+            self._loaded(engine, request)
+
+        link.send(left, arrived)
+
+    def admitted(self, request: Request) -> None:
+        """A request starts to run: what it had elsewhere is needed no more."""
+        self._comes(request)
+        if request.brought:
+            held, now = self._sources.get(request.id), self.env.now
+            if held is not None:
+                # All that it needs was here already: a hand-on of nothing.
+                self.transfers.append((HANDOFF, request.id, held.engine.index, request.replica, now, now, 0.0, 0, 0))
+            self.forget(request)
+
+    def due(self, now: float) -> None:
+        """A step is about to be planned: what was kept up to now is let go of."""
+        if self.keeper is not None:
+            self.keeper.due(now)
+
+    def drop(self, request: Request) -> None:
+        """A request has its last token: its blocks are given back, but for what is kept for its session."""
+        (self.keeper or self._kv).drop(request)
+        if self.tiers is not None:
+            self.tiers.flush(request)
+
+    def _comes(self, request: Request) -> None:
+        if self.keeper is not None:
+            self.keeper.admitted(request)
+        if self.tiers is not None:
+            self.tiers.flush(request)
+
+    def _loaded(self, engine: Engine | ExactEngine, request: Request) -> None:
+        self.forget(request)
+        engine.loaded(request)
+
+    def hand_on(self, engine: Engine | ExactEngine, request: Request) -> None:
+        """Pass a request whose first token is out to a decode replica; its blocks here stay until they have been fetched.
+
+        Replicas in lock step end their prompts at one instant: as with answers, their order decides then.
+        """
+        held = Held(engine, copy.copy(request))
+        request.stalled = self.env.now
+        request.leaf, request.linked, request.order, request.brought = None, 0, -1, request.computed
+        self.leaving[request.id] = request
+
+        def onward(request: Request) -> None:
+            assert self.successor is not None
+            target = self.successor(self.leaving.pop(request.id))
+            assert target.moves is not None
+            target.moves._sources[request.id] = held
+            target.submit(request)
+
+        Answer(self.env, self.env.now, request, onward)
+
+    def swap_out(self, request: Request) -> float:
+        """A preempted request's cache goes to the host's memory where there is room; returns the seconds the engine waits for that."""
+        tokens = request.computed
+        if not self.swap or tokens > self.swap:
+            return 0.0
+        self.swap -= tokens
+        self._swapped[request.id] = tokens
+        request.brought = tokens
+        return tokens * self.per_token / self.host.bandwidth
+
+    def forget(self, request: Request) -> None:
+        """What the request had elsewhere is needed no more."""
+        request.brought = request.fetch = 0
+        self.swap += self._swapped.pop(request.id, 0)
+        held = self._sources.pop(request.id, None)
+        if held is not None:
+            held.engine.kv.drop(held.request)
+            held.engine.poke()
+
+    def _bytes(self, there: Moves, request: Request) -> tuple[float, float]:
+        """All bytes to be moved, and those still left when the prompt is done: earlier layers may leave while later ones are computed."""
+        size = request.fetch * there.per_token
+        computing = request.first - request.admitted
+        return size, max(size * (1.0 - there.overlap), size - computing * there.out.bandwidth) if there.overlap else size

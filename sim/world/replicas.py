@@ -1,0 +1,170 @@
+"""Opens the replicas of a pool: memory divided, step model bound, an engine each, with its cache and its ways out."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from sim.core.errors import BadInput, Problem
+from sim.core.registry import BATCHERS, RETENTIONS
+from sim.core.rng import Draws
+from sim.physics.lora import LoraCost
+from sim.physics.memory import Memory, divide
+from sim.physics.recovery import Recovery
+from sim.physics.speculation import Acceptance
+from sim.physics.step import EngineStep
+from sim.policy.batch.base import Batcher, Limits
+from sim.policy.kv.base import KvCache
+from sim.policy.kv.contiguous import Contiguous
+from sim.policy.kv.paged import Paged
+from sim.policy.kv.radix import Radix
+from sim.policy.kv.tiers import Tiered
+from sim.spec.hardware import gpu, node
+from sim.spec.llm import llm
+from sim.spec.scenario import Disaggregation, Pool
+from sim.world.adapters import Adapters
+from sim.world.engine import Engine
+from sim.world.exact import ExactEngine
+from sim.world.link import Link
+from sim.world.moves import Moves
+from sim.world.retention import Hold, Keeper
+from sim.world.tier_links import TierLinks
+
+if TYPE_CHECKING:
+    from sim.world.cluster import World
+
+
+SWAP_SPACE = 4.0 * 2**30  # vLLM's default, per GPU
+
+
+class Replicas(NamedTuple):
+    """A pool's engines; `limits` gives for each the longest request it can hold, in tokens, and the name of what limits it."""
+
+    pool: Pool
+    engines: list[Engine | ExactEngine]
+    limits: list[tuple[int, str]]
+    model: EngineStep
+    memory: Memory
+
+
+def open_pool(world: World, pool: Pool, where: str) -> Replicas:
+    """The replicas of one pool, numbered on from those there are; they share a step model, which has no state of its own."""
+    architecture, chip, options = llm(pool.model or world.scenario.model), gpu(pool.gpu), pool.engine
+    memory = divide(architecture, chip, pool, where)
+    model = EngineStep(architecture, chip, pool)
+    longest = options.max_model_len or architecture.max_position
+    _check_budget(pool, longest, where)
+    limits = _limits(pool, longest)
+    law = Acceptance(options.speculative_config, world.scenario.seed) if options.speculative_config else None
+    loras = LoraCost(architecture, chip, pool) if options.lora else None
+    recovery = _recovery(pool, memory, model, limits, where)
+    kept: dict[int, list[Hold]] = {}
+    kind = ExactEngine if options.exact_steps else Engine
+    engines: list[Engine | ExactEngine] = []
+    tables = world.recorder.tables
+    for index in range(len(world.engines), len(world.engines) + pool.replicas):
+        policy = _batcher(world, pool), limits, law
+        record = tables["stretches"], tables["stalls"], world.recorder.completed
+        engine = kind(world.env, index, model, _cache(pool, memory, longest, recovery), policy, record)
+        if pool.role != "both" or options.preemption_mode == "swap" or options.kv_tiers or options.retention["kind"] != "lru":
+            engine.moves = _moves(world, pool, memory, engine.kv)
+            if isinstance(engine.kv, Radix) and options.retention["kind"] != "lru":
+                keeper = Keeper(world.env, RETENTIONS.make(options.retention), engine.kv, recovery, kept)
+                engine.moves.keeper, keeper.engine = keeper, engine
+        if loras is not None and options.lora is not None:
+            engine.adapters = Adapters(options.lora, loras, model.queries, (index, tables["adapters"]))
+        engines.append(engine)
+    # The last token's keys and values are never computed, so a cache of n tokens holds a request of n + 1.
+    room = memory.blocks * options.block_size + 1
+    limit = (longest, "max_model_len") if longest <= room else (room, "kv_capacity")
+    return Replicas(pool, engines, [limit] * pool.replicas, model, memory)
+
+
+def _cache(pool: Pool, memory: Memory, longest: int, recovery: Recovery) -> KvCache:
+    options = pool.engine
+    if not options.paged:
+        return Contiguous(memory.blocks, options.block_size, longest, options.kv_reservation or "max")
+    if options.kv_tiers:
+        sizes = [int(tier.capacity / _per_block(pool, memory)) for tier in options.kv_tiers]
+        costs = None if options.kv_reload == "always" else recovery
+        return Tiered(memory.blocks, options.block_size, sizes, options.kv_offload != "on_evict", costs)
+    kind = Radix if options.enable_prefix_caching else Paged
+    return kind(memory.blocks, options.block_size)
+
+
+def _per_block(pool: Pool, memory: Memory) -> float:
+    """Bytes of a block on all GPUs that hold a part of it."""
+    return memory.per_block * pool.parallel.tp * pool.parallel.pp
+
+
+def _recovery(pool: Pool, memory: Memory, model: EngineStep, limits: Limits, where: str) -> Recovery:
+    """What it costs to have keys and values again. Raises BadInput when a tier has no room for a single block."""
+    size = _per_block(pool, memory)
+    problems = [
+        Problem(f"found {tier.capacity:g} bytes; a block of {pool.engine.block_size} tokens takes {size:g}, and at least one has to fit",
+                f"{where}.engine.kv_tiers.{number}.capacity")
+        for number, tier in enumerate(pool.engine.kv_tiers) if tier.capacity < size
+    ]  # fmt: skip
+    if problems:
+        raise BadInput(problems)
+    speeds = [(tier.bandwidth or host_bandwidth(pool), tier.latency) for tier in pool.engine.kv_tiers]
+    most = limits.long_prefill_token_threshold or limits.max_num_batched_tokens
+    return Recovery(model, speeds, size, min(most, limits.max_num_batched_tokens))
+
+
+def host_bandwidth(pool: Pool) -> float:
+    """Bytes/s between the host's memory and the GPUs that hold a request's keys and values."""
+    return gpu(pool.gpu).pcie * pool.parallel.tp * pool.parallel.pp
+
+
+def _batcher(world: World, pool: Pool) -> Batcher:
+    """Every replica has one of its own, all with the same luck."""
+    batcher: Batcher = BATCHERS.make(pool.engine.batcher)
+    batcher.order.seed(Draws(world.rng(f"order.{pool.name}")))
+    return batcher
+
+
+def _moves(world: World, pool: Pool, memory: Memory, kv: KvCache) -> Moves:
+    chip, gpus = gpu(pool.gpu), pool.parallel.tp * pool.parallel.pp
+    way = world.scenario.cluster.disaggregation or Disaggregation()
+    out = Link(world.env, (way.bandwidth or node(pool.node or chip.node).nic_bandwidth or chip.pcie) * gpus, way.latency)
+    per_token = memory.per_block / pool.engine.block_size * gpus
+    host, record = Link(world.env, host_bandwidth(pool)), world.recorder.tables["transfers"]
+    moves = Moves(world.env, kv, (out, host), per_token, record)
+    if isinstance(kv, Tiered):
+        # Without figures of its own the host tier shares the bus with swapped caches.
+        ways = [
+            (tier.kind, Link(world.env, tier.bandwidth or host.bandwidth, tier.latency) if tier.bandwidth or tier.latency else host)
+            for tier in pool.engine.kv_tiers
+        ]
+        moves.tiers = TierLinks(world.env, kv, ways, _per_block(pool, memory), record)
+    moves.hands_on = pool.role == "prefill"
+    moves.overlap = 1.0 - 1.0 / llm(pool.model or world.scenario.model).layers if way.layerwise else 0.0
+    if pool.engine.preemption_mode == "swap":
+        moves.swap = int((pool.engine.swap_space or SWAP_SPACE) * gpus / per_token)
+    return moves
+
+
+def _limits(pool: Pool, longest: int) -> Limits:
+    """The scheduler's limits for a whole replica: each attention group has its own, and each pipeline stage a batch in flight.
+
+    A prompt's chunk still fits one batch of one group.
+    """
+    options, parallel = pool.engine, pool.parallel
+    lanes = parallel.pp * parallel.dp
+    budget, most = options.max_num_batched_tokens, options.long_prefill_token_threshold
+    if lanes > 1:
+        most = min(most or budget, budget)
+    return Limits(
+        options.max_num_seqs * parallel.dp, budget * lanes, options.enable_chunked_prefill, most, options.async_scheduling,
+        options.speculative_config.queries if options.speculative_config else 1, longest, options.lora.max_loras if options.lora else 0,
+    )
+
+
+def _check_budget(pool: Pool, longest: int, where: str) -> None:
+    """Without chunked prefill a prompt is computed in one step or never; vLLM refuses such a configuration too."""
+    budget = pool.engine.max_num_batched_tokens
+    if not pool.engine.enable_chunked_prefill and budget < longest:
+        message = (
+            f"max_num_batched_tokens ({budget}) is below max_model_len ({longest}), and without chunked prefill a longer prompt could "
+            "never be computed; raise it, lower max_model_len, or set enable_chunked_prefill: true"
+        )
+        raise BadInput([Problem(message, f"{where}.engine.max_num_batched_tokens")])

@@ -1,0 +1,169 @@
+"""Keeps the caches of sessions that pause, for as long as a policy says (`policy/retain/`).
+
+Times to live end on whole nanoseconds, like transfers, and take effect when the engine next plans a step. So does the end of what was kept
+for a session that has been admitted elsewhere. A request counts as its session's next one when it is admitted, whatever it asks for.
+"""
+from __future__ import annotations
+
+import math
+from heapq import heappop, heappush
+from typing import Any, NamedTuple, Protocol
+
+from simpy import Environment
+
+from sim.core.request import Request
+from sim.policy.kv.node import Node
+from sim.policy.kv.radix import Radix
+from sim.policy.kv.tiers import Costs, Tiered
+from sim.policy.retain._history import History
+from sim.policy.retain.base import Retention, State
+from sim.world.timer import GRID, Timer
+
+
+class Planner(Protocol):
+    """An engine, as the keeper of its caches sees it."""
+
+    in_flight: int
+
+    def poke(self) -> None: ...
+
+
+class Hold(NamedTuple):
+    """What is kept: `owner` keeps it since `begin`, as number `ticket`, up to `leaf`; then it may be moved down."""
+
+    owner: Keeper
+    ticket: int
+    begin: float
+    leaf: Node
+    offload: bool
+
+
+class Session:
+    """A session as one replica knows it: `calls` made there, when the last one ended, and how many of its tokens were cached then."""
+
+    __slots__ = ("calls", "ended", "tokens")
+
+    def __init__(self) -> None:
+        self.calls, self.tokens, self.ended = 0, 0, math.nan
+
+
+class Keeper:
+    """What one replica keeps. `holds` of each session are shared by the replicas of a pool, as a session may go on at another one.
+
+    `peak` is the most blocks kept at a time, `block_seconds` their sum over time, both as seen when requests come and go; what was used up
+    in between counts as kept up to then. The `engine` is set once it exists.
+    """
+
+    def __init__(self, env: Environment, policy: Retention, kv: Radix, costs: Costs, holds: dict[int, list[Hold]]):
+        self._env, self._policy, self._kv, self._costs, self._holds = env, policy, kv, costs, holds
+        self._sessions: dict[int, Session] = {}
+        self.engine: Planner | None = None
+        self._history = History()
+        self._due: list[tuple[float, int, int, Hold]] = []
+        self._held: dict[int, Hold] = {}
+        self._tickets = self._level = self.peak = 0
+        self._since = self.block_seconds = 0.0
+
+    def drop(self, request: Request) -> None:
+        """A request has ended: keep what its session will ask for, give the rest back."""
+        if request.session < 0:
+            self._kv.drop(request)
+            return
+        session = self._sessions.setdefault(request.session, Session())
+        session.calls += 1
+        if request.pause != request.pause:
+            self._history.finished(session.calls)
+            self._release(request)
+            del self._sessions[request.session]
+            self._kv.drop(request)
+            return
+        session.ended, session.tokens = self._env.now, request.computed
+        fate = self._policy.decide(request, self._state(request))
+        if fate.keep <= 0.0 and not fate.offload:
+            self._kv.drop(request)
+            return
+        leaf = self._kv.retain(request)
+        if leaf is not None:
+            self._tickets += 1
+            hold = Hold(self, self._tickets, session.ended, leaf, fate.offload)
+            self._held[hold.ticket] = hold
+            if fate.keep > 0.0:
+                self._holds.setdefault(request.session, []).append(hold)
+                self._until(hold, self._env.now + fate.keep)
+            else:
+                self._end(hold)
+            self._note()
+
+    def admitted(self, request: Request) -> None:
+        """A request takes blocks for the first time: what was kept for its session has served."""
+        self._release(request)
+        session = self._sessions.get(request.session)
+        if session is None or not session.ended < request.arrival:
+            return
+        self._history.paused(request.arrival - session.ended)
+        if request.computed < session.tokens // self._kv.block_size * self._kv.block_size:
+            self._history.missed(self._env.now - request.arrival)
+        session.ended = math.nan
+        self._note()
+
+    def due(self, now: float) -> None:
+        """Let go of what was kept up to now."""
+        due = self._due
+        while due and due[0][0] <= now:
+            hold = heappop(due)[3]
+            if hold.ticket in self._held:
+                self._end(hold)
+                self._note()
+
+    def close(self, end: float) -> tuple[int, float]:
+        """The run is over at `end`: the most blocks kept at a time, and block-seconds."""
+        return self.peak, self.block_seconds + self._level * max(end - self._since, 0.0)
+
+    def _state(self, request: Request) -> State:
+        kv, tokens, now = self._kv, request.computed, self._env.now
+        blocks = -(-tokens // kv.block_size)
+        rate = (kv.taken - kv.again) / now if now > 0 else 0.0
+        lifetime = (kv.free - kv.kept) / rate if rate > 0 else math.inf
+        return State(blocks, lifetime, self._costs.compute(0, tokens), self._costs.load(0, blocks), self._history)
+
+    def _release(self, request: Request) -> None:
+        """End what was kept for the request's session before it came, wherever it is."""
+        holds = self._holds.get(request.session)
+        if holds is None:
+            return
+        for hold in holds:
+            if hold.begin < request.arrival and hold.ticket in hold.owner._held:
+                hold.owner._until(hold._replace(offload=False), self._env.now)
+        later = [hold for hold in holds if hold.begin >= request.arrival]
+        if later:
+            self._holds[request.session] = later
+        else:
+            del self._holds[request.session]
+
+    def _until(self, hold: Hold, at: float) -> None:
+        if at == math.inf:
+            return
+        # Between two steps of whichever engine keeps it, never at the end of one.
+        ends = (round(at / GRID) + 1) * GRID
+        heappush(self._due, (ends, hold.ticket, len(self._due), hold))
+        Timer(self._env, ends - self._env.now, hold.ticket, self._ring)
+
+    def _ring(self, timer: Any) -> None:
+        assert self.engine is not None
+        if timer._value in self._held:
+            if self.engine.in_flight:
+                self.engine.poke()
+            else:
+                # The timer may ring a rounding error early.
+                self.due(self._env.now + GRID / 2)
+
+    def _end(self, hold: Hold) -> None:
+        del self._held[hold.ticket]
+        self._kv.let_go(hold.leaf)
+        if hold.offload and isinstance(self._kv, Tiered):
+            self._kv.offload(hold.leaf)
+
+    def _note(self) -> None:
+        now, kept = self._env.now, self._kv.kept
+        self.block_seconds += self._level * (now - self._since)
+        self._since, self._level, self.peak = now, kept, max(self.peak, kept)
