@@ -64,6 +64,7 @@ class Table:
         self.columns = tuple(columns)
         self.labels: dict[str, list[str]] = {c.name: list(c.labels) for c in columns if c.labels is not None}
         self._rows: list[tuple[Any, ...]] = []
+        self.add = self._rows.append
         self._chunks: list[dict[str, np.ndarray]] = []
         self._parts: list[Path] = []
         self._chunked = self._stored = 0
@@ -90,9 +91,13 @@ class Table:
         return table
 
     def append(self, row: tuple[Any, ...]) -> None:
-        rows = self._rows
-        rows.append(row)
-        if len(rows) >= CHUNK:
+        self._rows.append(row)
+        if len(self._rows) >= CHUNK:
+            self._flush()
+
+    def trim(self) -> None:
+        """Put full chunks away. Who adds rows by `add`, which is `append` without looking how many there are, calls it now and then."""
+        if len(self._rows) >= CHUNK:
             self._flush()
 
     def label(self, column: str, text: str) -> int:
@@ -144,9 +149,9 @@ class Table:
 
     def _flush(self) -> None:
         if self._rows:
-            values = zip(*self._rows, strict=True)
-            self._chunks.append({c.name: np.array(v, dtype=c.dtype) for c, v in zip(self.columns, values, strict=True)})
-            self._chunked += len(self._rows)
+            values, count = zip(*self._rows, strict=True), len(self._rows)
+            self._chunks.append({c.name: np.fromiter(v, c.dtype, count) for c, v in zip(self.columns, values, strict=True)})
+            self._chunked += count
             self._rows.clear()
         if self._chunked >= KEEP:
             self._spool()

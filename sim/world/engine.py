@@ -42,6 +42,7 @@ class Engine:
         "_lookahead",
         "_meter",
         "_model",
+        "_note",
         "_order",
         "_pairs",
         "_ring",
@@ -50,7 +51,6 @@ class Engine:
         "_start",
         "_step_seconds",
         "_steps",
-        "_stretches",
         "_ticket",
         "_tokens",
         "adapters", "admit", "in_flight", "index", "kv", "loading", "moves", "preemptions", "prefilling", "ready", "running", "waiting",
@@ -64,7 +64,8 @@ class Engine:
         self._batcher, self._limits, law = policy
         self._meter = self._batcher.order if self._batcher.order.meters else None
         self._lookahead = self._limits.lookahead
-        self._stretches, self._stalls, self._ended = record
+        stretches, self._stalls, self._ended = record
+        self._note = stretches.add
         self._group = group(kv, law)
         self.moves: Moves | None = None
         self.adapters: Adapters | None = None
@@ -101,8 +102,7 @@ class Engine:
         self.in_flight += 1
         if self._idle:
             self.waiting.append(request)
-            self._idle = False
-            self._steps = 0
+            self._idle, self._steps = False, 0
             self._wait(WAKE)
         elif self._lookahead and self._steps:
             fresh = self._fresh
@@ -132,8 +132,7 @@ class Engine:
             if self._steps > 1:
                 self._cut(0)
         elif self.waiting or self.ready:
-            self._idle = False
-            self._steps = 0
+            self._idle, self._steps = False, 0
             self._wait(WAKE)
 
     def settle(self) -> list[Request]:
@@ -177,9 +176,12 @@ class Engine:
         if chunks:
             self._steps = 1
             self._slope = 0.0
-            self._step_seconds = self._price(chunks) + self._extra
-            self._extra = 0.0
-            self._wait(self._step_seconds)
+            seconds = self._price(chunks)
+            if self._extra:
+                seconds, self._extra = seconds + self._extra, 0.0
+            self._step_seconds = seconds
+            self._ticket = ticket = self._ticket + 1
+            Timer(self._env, seconds, ticket, self._ring)
         elif group.count:
             # A step that preempted admits nobody; the next one may.
             steps = group.fits(self.kv.free, group.until_finish()) if self.admit and not self._fresh else 1
@@ -191,7 +193,8 @@ class Engine:
                 self._extra = 0.0
             self._slope = slope
             self._steps = steps = steps if steps < most else most
-            self._wait(steps * (self._step_seconds + slope * (steps - 1) / 2))
+            self._ticket = ticket = self._ticket + 1
+            Timer(self._env, steps * (self._step_seconds + slope * (steps - 1) / 2), ticket, self._ring)
         elif self._fresh:
             self._join(self._start)
             self._plan()
@@ -298,7 +301,7 @@ class Engine:
             got = group.advance(steps)
         tokens, pairs = (self._tokens, self._pairs) if chunks else (0, 0.0)
         queued = len(self.waiting) + len(self._fresh) if self.moves is None else self.queued
-        self._stretches.append((
+        self._note((
             start, now - start, self._step_seconds, self.index, steps, count, held, len(chunks), tokens, pairs, queued, kv.blocks - kv.free,
             paused, got,
         ))  # fmt: skip

@@ -1,4 +1,6 @@
-"""Writes the facts of a run down: a row when a request ends, a row per replica at the close. Engines write their own stretches."""
+"""Writes the facts of a run down: a row when a request ends, a row per replica at the close. Engines write their own stretches, and
+between two ends of requests they make few: that is when full chunks of those are put away.
+"""
 from __future__ import annotations
 
 from simpy import Environment
@@ -23,7 +25,7 @@ class Recorder:
     def __init__(self, env: Environment):
         self._env = env
         self.tables: dict[str, Table] = tables()
-        self._requests = self.tables["requests"]
+        self._requests, self._stretches = self.tables["requests"], self.tables["stretches"]
         self.overheads: list[tuple[float, float]] = [(0.0, 0.0)]
         self.ended = 0
         self.last = 0.0
@@ -50,6 +52,7 @@ class Recorder:
 
     def _end(self, request: Request, status: int, reason: int) -> None:
         self.ended += 1
+        self._stretches.trim()
         fixed, reading = self.overheads[request.replica]
         overhead = fixed + reading * request.prompt
         common = min(request.cached, request.content.common) if request.content is not None else 0
