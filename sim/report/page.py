@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 from sim.report import services
+from sim.report.text import WHY
 from sim.report.words import dollars, figure, number, percent, scaled, seconds, together
 from sim.spec.hardware import KINDS
 from sim.study.metrics import METRICS, Facts
@@ -152,6 +154,7 @@ def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
             ("MFU", percent(gpu["mfu"])), ("MBU", percent(gpu["mbu"])),
             ("KV blocks in use, peak", percent(kv["peak_fraction"])), ("KV blocks in use, mean", percent(kv["mean_fraction"])),
             ("Prompt tokens found in the cache", percent(kv["prefix_hit_rate"])),
+            *_moved(kv["moved"]),
             ("Preemptions", f"{kv['preemptions']:,}"),
         ]},
         {"title": "Money and energy", "rows": [
@@ -162,6 +165,13 @@ def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
         ]},
         *services.panels(summary),
     ]  # fmt: skip
+
+
+def _moved(flows: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Rows for the kinds of transfers of keys and values that happened."""
+    for kind, flow in flows.items():
+        wait = f", {seconds(flow['seconds']['mean'])} each" if flow["seconds"] else ""
+        yield f"KV moved, {WHY[kind]}", f"{number(flow['bytes'] / 1e9)} GB{wait}"
 
 
 def _pool(pool: dict[str, Any]) -> dict[str, str]:

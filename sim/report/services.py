@@ -12,12 +12,17 @@ def pools(summary: dict[str, Any]) -> list[list[str]]:
     """One row per pool, where there are several: cells as in `POOLS`."""
     return [
         [
-            name, f"{pool['gpus']:,}", f"{pool['requests']:,}", _part(pool["ttft_s"], "p50"), _part(pool["ttft_s"], "p99"),
+            name, f"{pool['gpus']:,}", _requests(pool), _part(pool["ttft_s"], "p50"), _part(pool["ttft_s"], "p99"),
             _part(pool["tpot_s"], "p50"), number(pool["output_tokens_per_s"]), percent(pool["busy_fraction"]),
             dollars(pool["usd_per_million_output_tokens"]),
         ]
         for name, pool in (summary["pools"] or {}).items()
     ]  # fmt: skip
+
+
+def _requests(pool: dict[str, Any]) -> str:
+    handed = f"{pool['handed_on']:,} handed on"
+    return f"{pool['requests']:,}" if not pool["handed_on"] else f"{pool['requests']:,} and {handed}" if pool["requests"] else handed
 
 
 POOLS = ("Pool", "GPUs", "Requests", "TTFT p50", "TTFT p99", "TPOT p50", "Output tokens/s", "Busy", "Per 1M output tokens")

@@ -22,6 +22,7 @@ RATES = (
     ("output_tokens_per_s_per_gpu", "Output throughput per GPU (tok/s):"),
     ("total_tokens_per_s", "Total token throughput (tok/s):"),
 )
+WHY = {"handoff": "hand-over", "swap_in": "swap-in", "reload": "reload", "offload": "offload"}
 RESOURCES = (
     ("gpu", "count", "GPUs:", 1.0),
     ("gpu", "busy_fraction", "GPU busy (%):", 100.0),
@@ -62,6 +63,10 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
         value = summary.get(group, {}).get(key)
         if value is not None:
             yield _row(label, value if scale == 1.0 else value * scale)
+    for kind, flow in (summary.get("kv", {}).get("moved") or {}).items():
+        yield _row(f"KV moved, {WHY[kind]} (GB):", flow["bytes"] / 1e9)
+        if flow["seconds"]:
+            yield _row(f"Mean / P99 {WHY[kind]} (ms):", flow["seconds"]["mean"] * 1e3, flow["seconds"]["p99"] * 1e3)
     yield from _services(summary)
     yield "=" * WIDTH
 
@@ -71,6 +76,8 @@ def _services(summary: Mapping[str, Any]) -> Iterator[str]:
     for label, pool in (summary.get("pools") or {}).items():
         yield _title(f"Pool {label}", "-")
         yield _row("Requests:", pool["requests"])
+        if pool["handed_on"]:
+            yield _row("Prompts handed on:", pool["handed_on"])
         for key, name in (("ttft_s", "TTFT"), ("tpot_s", "TPOT")):
             yield _row(f"Median {name} (ms):", _scaled(pool[key], "p50"))
             yield _row(f"P99 {name} (ms):", _scaled(pool[key], "p99"))
@@ -127,6 +134,6 @@ def _title(text: str, fill: str) -> str:
     return f" {text} ".center(WIDTH, fill) if fill == "=" else text.center(WIDTH, fill)
 
 
-def _row(label: str, value: float | None) -> str:
-    shown = "-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+def _row(label: str, *values: float | None) -> str:
+    shown = " / ".join("-" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value) for value in values)
     return f"{label:<40} {shown:<10}".rstrip()

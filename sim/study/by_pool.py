@@ -23,7 +23,7 @@ def by_pool(facts: Facts) -> dict[str, dict[str, Any]] | None:
         return None
     names = list(facts.pools)
     of_replica = np.array([names.index(name) for name in facts.pool_of_replica])
-    busy = _busy(facts, of_replica, len(names))
+    busy, handed = _busy(facts, of_replica, len(names)), _handed(facts, of_replica, len(names))
     time, price = facts.gpus * facts.lifetimes, facts.per_replica("price_per_hour")
     found = {}
     for number, name in enumerate(names):
@@ -33,6 +33,7 @@ def by_pool(facts: Facts) -> dict[str, dict[str, Any]] | None:
             "gpus": int(facts.gpus[mine].sum()),
             "busy_fraction": _ratio(busy[number], float(time[mine].sum())),
             "usd_total": usd,
+            "handed_on": int(handed[number]),
         }
         tokens = found[name].pop("output_tokens")
         found[name]["output_tokens_per_s"] = _ratio(tokens, facts.span)
@@ -63,6 +64,15 @@ def _busy(facts: Facts, of_replica: np.ndarray, pools: int) -> np.ndarray:
     for page in facts.stretches():
         busy += np.bincount(of_replica[page["replica"]], page["seconds"] * page.gpus, pools)
     return busy
+
+
+def _handed(facts: Facts, of_replica: np.ndarray, pools: int) -> np.ndarray:
+    """Prompts that each pool computed and handed on to another."""
+    handed, table = np.zeros(pools, dtype="i8"), facts.result.tables.get("transfers")
+    for page in table.pages() if table is not None else ():
+        rows = page["kind"] == table.labels["kind"].index("handoff")
+        handed += np.bincount(of_replica[page["source"][rows]], minlength=pools)
+    return handed
 
 
 def _ratio(top: float, bottom: float) -> float | None:

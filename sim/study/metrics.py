@@ -24,6 +24,7 @@ from sim.study.facts import Stretches, Tables
 from sim.study.gaps import Gaps
 from sim.study.kv_waste import Waste
 from sim.study.measures import MEASURES
+from sim.study.moved import moved
 from sim.study.result import Result
 from sim.study.spread import Spread, distribution
 from sim.study.tiers import tiers
@@ -326,6 +327,7 @@ def _prefix_sources(facts: Facts) -> Any:
     return {"system_prompt": _ratio(common, prompt), "past": _ratio(found - common, prompt)}
 
 
+metric("kv.moved", "", "keys and values moved, by why: how often, bytes, and seconds from asked for to arrived")(moved)
 metric("kv.tiers", "", "tokens found and bytes moved by tier, blocks kept for sessions; None: neither tiers nor retention")(tiers)
 metric("kv.internal_fragmentation", "", "share of room in taken blocks without a token, while only decoders run; None: shared blocks")(
     lambda facts: None if facts.prompts[1] else facts.work.internal

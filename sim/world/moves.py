@@ -17,9 +17,9 @@ from sim.core.record import Table
 from sim.core.request import Request
 from sim.policy.kv.base import KvCache
 from sim.world.link import Link
-from sim.world.timer import Answer
 from sim.world.retention import Keeper
 from sim.world.tier_links import TierLinks
+from sim.world.timer import Answer
 
 if TYPE_CHECKING:
     from sim.world.engine import Engine

@@ -22,8 +22,9 @@ DRAFTS = [
 CACHES = st.sampled_from(["shared", "shared", "plain", "max", "pow2", "oracle"])
 HOST, SSD = {"kind": "host", "capacity": "20MB"}, {"kind": "ssd", "capacity": "60MB", "bandwidth": "2GB/s"}
 KEPT = [
-    {}, {}, {"kv_tiers": [HOST]}, {"kv_tiers": [HOST, SSD], "kv_offload": "on_evict", "kv_reload": "always", "retention": {"kind": "offload"}},
-    {"retention": {"kind": "ttl", "seconds": 0.1}}, {"kv_tiers": [SSD], "retention": {"kind": "predictive"}}, {"retention": {"kind": "keep"}},
+    {}, {}, {"kv_tiers": [HOST]}, {"kv_tiers": [SSD], "retention": {"kind": "predictive"}}, {"retention": {"kind": "keep"}},
+    {"kv_tiers": [HOST, SSD], "kv_offload": "on_evict", "kv_reload": "always", "retention": {"kind": "offload"}},
+    {"retention": {"kind": "ttl", "seconds": 0.1}},
 ]  # fmt: skip
 LORA = [None, None, {"max_loras": 1, "max_cpu_loras": 2}, {"max_loras": 3, "max_cpu_loras": 3, "rank": 8}]
 SESSIONS = st.fixed_dictionaries({

@@ -22,7 +22,7 @@ GROUPS = {
     "slo": {"attainment", "goodput_requests_per_s", "target", "limits", "met"},
     "gpu": {"count", "busy_fraction", "mfu", "mbu"},
     "kv": {
-        "peak_fraction", "mean_fraction", "preemptions", "prefix_hit_rate", "prefix_hits",
+        "peak_fraction", "mean_fraction", "preemptions", "prefix_hit_rate", "prefix_hits", "moved",
         "internal_fragmentation", "external_fragmentation", "tiers",
     },
     "energy": {"kwh", "joules_per_output_token"},
