@@ -9,9 +9,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Any
-
-from simpy import Environment
 
 from sim.core.record import Table
 from sim.core.request import Request
@@ -20,15 +17,17 @@ from sim.physics.speculation import Acceptance
 from sim.policy.batch.base import Batcher, Limits
 from sim.policy.kv.base import KvCache
 from sim.world.adapters import Adapters
+from sim.world.clock import Clock
 from sim.world.moves import Moves
 from sim.world.speculators import group
-from sim.world.timer import WAKE, Timer
+from sim.world.timer import WAKE
 
 
 class Engine:
     """A replica: `submit` requests, and `ended(request)` is called when one has its last token. It is also the router's view of itself."""
 
     __slots__ = (
+        "_alarm",
         "_batcher",
         "_chunks",
         "_decode",
@@ -57,7 +56,7 @@ class Engine:
     )  # fmt: skip
 
     def __init__(
-        self, env: Environment, index: int, model: StepModel, kv: KvCache, policy: tuple[Batcher, Limits, Acceptance | None],
+        self, env: Clock, index: int, model: StepModel, kv: KvCache, policy: tuple[Batcher, Limits, Acceptance | None],
         record: tuple[Table, Table, Callable[[Request], None]],
     ):  # fmt: skip
         self._env, self.index, self._model, self.kv = env, index, model, kv
@@ -81,7 +80,7 @@ class Engine:
         self._idle, self._ticket, self._order = True, 0, 0
         self._start = self._step_seconds = self._slope = self._pairs = self._extra = 0.0
         self._steps = self._tokens = 0
-        self._ring = self._tick
+        self._ring, self._alarm = self._tick, env.alarm
 
     # -- what others see ------------------------------------------------------------
     @property
@@ -153,8 +152,8 @@ class Engine:
         return [request.unpadded() for request in (*self.running.values(), *queued)]
 
     # -- plan, wait, commit ------------------------------------------------------------
-    def _tick(self, timer: Any) -> None:
-        if timer._value == self._ticket:
+    def _tick(self, ticket: int) -> None:
+        if ticket == self._ticket:
             if self._steps:
                 if self._fresh:
                     self._join(self._start + self._lasts(self._steps - 1) if self._steps > 1 else self._start)
@@ -181,7 +180,7 @@ class Engine:
                 seconds, self._extra = seconds + self._extra, 0.0
             self._step_seconds = seconds
             self._ticket = ticket = self._ticket + 1
-            Timer(self._env, seconds, ticket, self._ring)
+            self._alarm(seconds, self._ring, ticket)
         elif group.count:
             # A step that preempted admits nobody; the next one may.
             steps = group.fits(self.kv.free, group.until_finish()) if self.admit and not self._fresh else 1
@@ -194,7 +193,7 @@ class Engine:
             self._slope = slope
             self._steps = steps = steps if steps < most else most
             self._ticket = ticket = self._ticket + 1
-            Timer(self._env, steps * (self._step_seconds + slope * (steps - 1) / 2), ticket, self._ring)
+            self._alarm(steps * (self._step_seconds + slope * (steps - 1) / 2), self._ring, ticket)
         elif self._fresh:
             self._join(self._start)
             self._plan()
@@ -244,7 +243,7 @@ class Engine:
     def _wait(self, seconds: float) -> None:
         # An overtaken timer finds its number stale.
         self._ticket = ticket = self._ticket + 1
-        Timer(self._env, seconds, ticket, self._ring)
+        self._alarm(seconds, self._ring, ticket)
 
     def _cut(self, more: int) -> None:
         """End the stretch with the step in flight, or so many steps later."""

@@ -1,7 +1,5 @@
-"""A timer that rings after everything else of its instant: requests that arrive exactly when a step ends are in the next step's batch.
-
-SimPy orders equal times by priority, then by age; an engine's timers take a priority below the ordinary one. A timer is never taken back:
-an overtaken one finds its ticket stale (`world/engine.py`), which costs a tenth of an interrupt.
+"""A timer that rings after everything else of its instant, for those who wait for events (`world/clock.py` has alarms for the others); and
+the answer that reaches a caller.
 """
 from __future__ import annotations
 
@@ -12,8 +10,7 @@ from typing import Any
 from simpy import Environment, Event
 
 from sim.core.request import Request
-
-LAST = 2
+from sim.world.clock import LAST
 
 # Replicas whose steps take the same time stay in step and end theirs at one instant, up to rounding. So that rounding never decides whether
 # a caller's next request is in another replica's batch, or which of two callers comes first, answers arrive on whole nanoseconds, those of
@@ -27,7 +24,6 @@ class Timer(Event):
     """Calls `ring(timer)` once, `seconds` from now; `ticket` comes back as `timer._value`."""
 
     def __init__(self, env: Environment, seconds: float, ticket: int, ring: Callable[[Any], None]):
-        # Event.__init__ would set a pending state only to be overwritten, env.schedule is a call more; engines make a timer per stretch.
         self.env = env
         self.callbacks = [ring]
         self._value = ticket

@@ -5,7 +5,6 @@ import math
 from collections import Counter
 
 import numpy as np
-import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_stretch_equals_oracle import REQUEST, Kinked, same
@@ -17,6 +16,7 @@ from sim.core.rng import Draws, stream
 from sim.policy.batch.base import Limits
 from sim.policy.kv.contiguous import Contiguous
 from sim.policy.kv.paged import Paged
+from sim.world.clock import Clock
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
 
@@ -39,7 +39,7 @@ def batcher_of(kind, order):
 
 
 def drive(kind, batcher, model, limits, kv, load):
-    env, out = simpy.Environment(), tables()
+    env, out = Clock(), tables()
 
     def ended(request):
         out["requests"].append((

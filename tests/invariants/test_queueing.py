@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 import pytest
-import simpy
 
 from sim.core.record import tables
 from sim.core.request import Request
@@ -19,6 +18,7 @@ from sim.physics.base import Cost, Work
 from sim.policy.batch.base import Limits
 from sim.policy.batch.vllm_v1 import VllmV1
 from sim.policy.kv.paged import Paged
+from sim.world.clock import Clock
 from sim.world.engine import Engine
 
 STEP = 1e-3
@@ -43,7 +43,7 @@ def strata(name: str, n: int) -> np.ndarray:
 
 
 def queue(seats: int, rate: float, outputs: np.ndarray) -> dict[str, np.ndarray]:
-    env, out = simpy.Environment(), tables()
+    env, out = Clock(), tables()
     ended: list[Request] = []
     limits = Limits(seats, max(seats, 2) + 8, True, 0)
     engine = Engine(env, 0, Constant(), Paged(1 << 40, 16), (VllmV1(), limits, None), (out["stretches"], out["stalls"], ended.append))

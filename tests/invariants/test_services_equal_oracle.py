@@ -4,7 +4,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from sim.policy.batch.vllm_v1 import VllmV1
 from sim.policy.kv.paged import Paged
 from sim.spec.lora import Lora
 from sim.world.adapters import Adapters
+from sim.world.clock import Clock
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
 from tests.invariants.test_scenarios import both, equal
@@ -35,7 +35,7 @@ class Priced:
 
 def drive(kind, batcher, limits: Limits, kv, load, kept):
     """Requests of `load` (gap, prompt, output, adapter) through one engine."""
-    env, out = simpy.Environment(), tables()
+    env, out = Clock(), tables()
 
     def ended(request: Request) -> None:
         out["requests"].append((

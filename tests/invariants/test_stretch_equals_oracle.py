@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from sim.policy.batch.base import Limits
 from sim.policy.batch.vllm_v1 import VllmV1
 from sim.policy.kv.paged import Paged
 from sim.policy.kv.radix import Radix
+from sim.world.clock import Clock
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
 
@@ -50,7 +50,7 @@ class Kinked:
 
 def drive(kind, model, limits: Limits, kv, load, until=None, shared=0) -> tuple[dict[str, Table], object]:
     """Requests of `load` through one engine; with `shared`, so many tokens of a prompt are one of three common beginnings."""
-    env, out = simpy.Environment(), tables()
+    env, out = Clock(), tables()
 
     def ended(request: Request) -> None:
         out["requests"].append((
