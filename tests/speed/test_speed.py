@@ -9,12 +9,12 @@ import json
 
 import pytest
 
-from tests.speed.bench import RECORDED, TRACE, in_child
+from tests.speed.bench import MOONCAKE, RECORDED, TRACE, in_child
 
-WORKS = ("W1", "W1x4", "W2", "W3", "10k")
+WORKS = ("W1", "W1x4", "W2", "prefix", "W3", "10k")
 SLACK = 1.5
 
-needs_trace = pytest.mark.skipif(not TRACE.exists(), reason="the Azure trace is not in the data folder")
+needs_trace = pytest.mark.skipif(not TRACE.exists() or not MOONCAKE.exists(), reason="the traces are not in the data folder")
 
 
 def measured(work: str) -> float:
