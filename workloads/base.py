@@ -90,7 +90,24 @@ class Workload(Protocol):
 
 
 @dataclass(kw_only=True)
-class OpenLoop(abc.ABC):
+class Traffic:
+    """What every kind of traffic may say of its requests.
+
+    `shared_prefix`: tokens at the front of all prompts that are the same in each (a system prompt); `prefixes`: after it, one of several
+    beginnings. `model` or pool they ask for, where there are several. A higher `priority` goes first where the batcher heeds it.
+    `adapters`: the low-rank adapters they ask for.
+    """
+
+    name: str = ""
+    shared_prefix: Cached = 0
+    prefixes: Prefixes | None = None
+    model: str = ""
+    priority: int = 0
+    adapters: Adapters | None = None
+
+
+@dataclass(kw_only=True)
+class OpenLoop(Traffic, abc.ABC):
     """Traffic that does not wait for answers. It ends after `num_requests` or `duration`, whichever comes first; one of them is needed.
 
     `start`: when the traffic begins; `duration`: arrivals fall in [start, start + duration). `prefixes`: after the shared prefix, a prompt
@@ -99,17 +116,11 @@ class OpenLoop(abc.ABC):
     """
 
     closed_loop: ClassVar[bool] = False
-    name: str = ""
     lengths: Annotated[Any, LENGTHS]
     start: NonNegativeSeconds = 0.0
     num_requests: Count | None = None
     duration: PositiveSeconds | None = None
-    shared_prefix: Cached = 0
-    prefixes: Prefixes | None = None
     samples: Samples = 1
-    model: str = ""
-    priority: int = 0
-    adapters: Adapters | None = None
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -10,25 +10,18 @@ from typing import Annotated, Any, ClassVar
 
 from sim.core.content import Content
 from sim.core.registry import LENGTHS
-from workloads._adapters import Adapters
-from workloads._prefixes import Prefixes, beginnings, cut
-from workloads.base import Cached, Client, Clients, Count, NonNegativeSeconds, pairs, prepared
+from workloads._prefixes import beginnings, cut
+from workloads.base import Client, Clients, Count, NonNegativeSeconds, Traffic, pairs, prepared
 
 
 @dataclass(kw_only=True)
-class Closed:
+class Closed(Traffic):
     """`num_requests` in all. `think_time`: pause between an answer and the client's next request. A rejected request counts as sent.
 
     `prefixes`: after the shared prefix, a prompt has one of several beginnings; both are part of its length.
     """
 
     closed_loop: ClassVar[bool] = True
-    name: str = ""
-    shared_prefix: Cached = 0
-    prefixes: Prefixes | None = None
-    model: str = ""
-    priority: int = 0
-    adapters: Adapters | None = None
     lengths: Annotated[Any, LENGTHS]
     concurrency: Clients
     num_requests: Count

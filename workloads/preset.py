@@ -10,25 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from workloads import presets
-from workloads._adapters import Adapters
-from workloads._prefixes import Prefixes
-from workloads.base import Cached, Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, Samples, Variation, needs_an_end
+from workloads.base import Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, Samples, Traffic, Variation, needs_an_end
 from workloads.gamma import Gamma
 from workloads.lengths.preset import Preset as PresetLengths
 
 
 @dataclass(kw_only=True)
-class Preset:
+class Preset(Traffic):
     """`preset`: a name in workloads/presets. `rate` and `cv` default to the trace's own. The rest is as for every open-loop kind."""
 
     closed_loop: ClassVar[bool] = False
-    name: str = ""
-    shared_prefix: Cached = 0
-    prefixes: Prefixes | None = None
     samples: Samples = 1
-    model: str = ""
-    priority: int = 0
-    adapters: Adapters | None = None
     preset: str
     rate: Rate | None = None
     cv: Variation | None = None

@@ -17,9 +17,20 @@ from pydantic import Field
 from sim.core.content import Content
 from sim.core.registry import LENGTHS
 from sim.core.units import CENTURY
-from workloads._adapters import Adapters
-from workloads._prefixes import Prefixes, beginnings, longer
-from workloads.base import BLOCK, Cached, Client, Clients, Count, NonNegativeSeconds, PositiveSeconds, Rate, Samples, pairs, prepared
+from workloads._prefixes import beginnings, longer
+from workloads.base import (
+    BLOCK,
+    Client,
+    Clients,
+    Count,
+    NonNegativeSeconds,
+    PositiveSeconds,
+    Rate,
+    Samples,
+    Traffic,
+    pairs,
+    prepared,
+)
 
 BACK = 1.0
 Turns = Annotated[float, Field(ge=1, le=1e4)]
@@ -36,7 +47,7 @@ class Draws(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Sessions:
+class Sessions(Traffic):
     """`lengths`: `input` is a user's message, without what comes before it, and `output` the answer.
 
     `turns`: messages of a session, on average with `turns_law: geometric` and always so many with `fixed`. `think_time`: mean pause between
@@ -47,13 +58,7 @@ class Sessions:
     duration), at most `num_sessions` of them; one of the two is needed.
     """
 
-    name: str = ""
-    shared_prefix: Cached = 0
-    prefixes: Prefixes | None = None
     samples: Samples = 1
-    model: str = ""
-    priority: int = 0
-    adapters: Adapters | None = None
     lengths: Annotated[Any, LENGTHS]
     turns: Turns
     turns_law: Literal["geometric", "fixed"] = "geometric"

@@ -18,10 +18,9 @@ from sim.core.content import Content
 from sim.core.errors import BadInput, Problem
 from sim.core.registry import FILE
 from sim.core.units import CENTURY
-from workloads._adapters import Adapters
 from workloads._identity import Blocks, of_sessions
-from workloads._prefixes import Prefixes, beginnings, openings
-from workloads.base import BLOCK, Cached, Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, send
+from workloads._prefixes import beginnings, openings
+from workloads.base import BLOCK, Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, Traffic, send
 from workloads.formats.base import Rows, ZeroTokens, load, unknown_format
 
 Scale = Annotated[float, Field(ge=1e-9, le=1e9)]
@@ -40,7 +39,7 @@ class Turn(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Trace:
+class Trace(Traffic):
     """`path` and `format` (`auto` or a name) say what to replay.
 
     `window: [from, to]`: only rows of that stretch of trace time (from included, to not), which then begins at 0. `limit`: at most so
@@ -58,13 +57,7 @@ class Trace:
     it, one of `prefixes` begin each prompt, in sessions each context; both are part of its length. Ids leave no room for them.
     """
 
-    name: str = ""
-    shared_prefix: Cached = 0
     prefix: Literal["auto", "ids", "session", "none"] = "auto"
-    prefixes: Prefixes | None = None
-    model: str = ""
-    priority: int = 0
-    adapters: Adapters | None = None
     path: Annotated[str, FILE]
     format: str = "auto"
     start: NonNegativeSeconds = 0.0
