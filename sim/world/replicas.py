@@ -163,8 +163,11 @@ def _check_budget(pool: Pool, longest: int, where: str) -> None:
     """Without chunked prefill a prompt is computed in one step or never; vLLM refuses such a configuration too."""
     budget = pool.engine.max_num_batched_tokens
     if not pool.engine.enable_chunked_prefill and budget < longest:
+        kind = pool.engine.batcher["kind"]
+        whole = "enable_chunked_prefill" in BATCHERS.find(kind).refuses  # type: ignore[attr-defined]
+        way = f"choose a batcher that computes prompts in chunks ({kind} does not)" if whole else "set enable_chunked_prefill: true"
         message = (
             f"max_num_batched_tokens ({budget}) is below max_model_len ({longest}), and without chunked prefill a longer prompt could "
-            "never be computed; raise it, lower max_model_len, or set enable_chunked_prefill: true"
+            f"never be computed; raise it, lower max_model_len, or {way}"
         )
         raise BadInput([Problem(message, f"{where}.engine.max_num_batched_tokens")])
