@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -353,6 +354,20 @@ def test_users_of_a_multi_turn_run_wait_for_simulated_answers(tmp_path):
     assert read["figures"]["ttft_p50"] - plain["figures"]["ttft_p50"] == pytest.approx(1195 * reading * 1e3, rel=0.5)
     with pytest.raises(BadInput, match="request_file is empty"):
         case_of(row(**measured | {"request_file": ""}), [tmp_path])
+
+
+def test_a_disaggregated_run_has_a_pool_for_each_role(tmp_path):
+    split = {
+        "mode": "disagg", "concurrency": 4.0, "tpot_mean_ms": 8.0, "ttft_mean_ms": 30.0,
+        "prefill_cfg": "tp=1;pp=1;dp=2;moe_tp=0;ep=0;batch=1;workers=1", "decode_cfg": "tp=2;pp=1;dp=1;moe_tp=1;ep=1;batch=2;workers=2",
+    }  # fmt: skip
+    case = case_of(row(**split), [tmp_path])
+    pools = [(pool["role"], pool["replicas"], pool["parallel"]) for pool in case.scenario["cluster"]["pools"]]
+    assert pools == [("prefill", 1, {"tp": 1, "pp": 1, "dp": 2, "ep": 2}), ("decode", 2, {"tp": 2, "pp": 1, "dp": 1, "ep": 1})]
+    assert set(predict(case)["figures"]) == {"tpot_mean", "ttft_mean"}
+    for wrong, said in (({"concurrency": math.nan}, "not recorded"), ({"decode_cfg": "tp=2"}, "workers=.. is wanted")):
+        with pytest.raises(BadInput, match=said):
+            case_of(row(**split | wrong), [tmp_path])
 
 
 def test_a_gpu_of_several_memories_is_the_one_named_else_the_largest():

@@ -55,13 +55,15 @@ def predict(case: Case, constants: Mapping[str, float] | None = None) -> dict[st
 def prepared(case: Case, constants: Mapping[str, float]) -> tuple[Scenario, dict[str, float]]:
     """The scenario with `constants` set, and with a batch that TensorRT-LLM would let in; and the constants it will run with."""
     raw = copy.deepcopy(case.scenario)
-    pool = raw["cluster"]["pools"][0]
-    pool["engine"] |= {key: value for key, value in constants.items() if not (key == "frontend_overhead" and key in pool["engine"])}
+    pools = raw["cluster"]["pools"]
+    for pool in pools:
+        pool["engine"] |= {key: value for key, value in constants.items() if not (key == "frontend_overhead" and key in pool["engine"])}
     scenario = loads(raw)
     world = World(scenario)
+    pool = pools[-1]  # the one that decodes
     if pool["engine"]["framework"] == "trtllm":
         # Its default policy, GUARANTEED_NO_EVICT, admits a request only when blocks for its last token are free.
-        fit = _fitting(scenario, world.memories[0].blocks)
+        fit = _fitting(scenario, world.memories[-1].blocks)
         if fit and fit < pool["engine"]["max_num_seqs"]:
             pool["engine"]["max_num_seqs"] = fit
             scenario = loads(raw)
@@ -74,7 +76,7 @@ def _fitting(scenario: Scenario, blocks: int) -> int | None:
     lengths = scenario.workloads[0].get("lengths")
     if not isinstance(lengths, dict) or lengths["kind"] not in ("fixed", "uniform"):
         return None
-    pool = scenario.cluster.pools[0]
+    pool = scenario.cluster.pools[-1]
     longest: int = sum(max(side) if isinstance(side, (list, tuple)) else side for side in (lengths["input"], lengths["output"]))
     each: int = -(-longest // pool.engine.block_size)
     return max(1, blocks // each // pool.parallel.dp)

@@ -26,7 +26,7 @@ NUMBERS = (
     *MEASURED, "isl", "osl", "n_gpus", "tp", "pp", "dp", "ep", "concurrency", "request_rate", "n_requests", "max_num_seqs",
     "max_num_batched_tokens",
 )  # fmt: skip
-TEXTS = ("precision", "kv_dtype", "mode", "engine_version", "workload", "request_file", "spec_decode", "notes")
+TEXTS = ("precision", "kv_dtype", "mode", "engine_version", "workload", "request_file", "spec_decode", "notes", "prefill_cfg", "decode_cfg")
 # Milliseconds no server has shown, so that a figure outside is in other units: a decode step of the smallest model takes 0.2 ms.
 PLAUSIBLE = {"ttft": (0.5, 3.6e6), "tpot": (0.1, 6e4), "itl": (0.1, 6e4), "e2e": (1.0, 3.6e7)}
 # How far E2E may lie from TTFT + (output - 1) TPOT, all means, before one of them must be in another unit.

@@ -21,6 +21,7 @@ SUFFIX = re.compile(r"[-_](fp8|fp4|nvfp4|mxfp4|awq|gptq|int4|int8|w4a16|w8a8|w8a
 # Seconds a vLLM server takes to parse, template and tokenize one token of a chat: the slope over the prompt's length of measured minus
 # simulated TTFT in the two runs with one user of InferenceX's agentic replay (4.2 and 4.0 us). Some 1 MB/s of text, usual for tokenizers.
 READING = 4e-6
+ROLES = ("prefill", "decode")
 MEMORY = re.compile(r"\d+gb")
 REPLAYED = re.compile(r"per-request file.*? in (\S+?)[;,]?(?:\s|$)")
 
@@ -41,8 +42,6 @@ class Case:
 
 def case_of(row: Mapping[str, Any], folders: Sequence[Path]) -> Case:
     """The case of one row of `runs.read`; files are looked for under `folders`. Raises BadInput for what cannot be simulated, and why."""
-    if str(row["mode"]).startswith("disagg"):
-        raise BadInput("prefill and decode on separate GPUs (disaggregated) are not simulated")
     if row["spec_decode"] and row["spec_decode"] != "none":
         raise BadInput(f"speculative decoding ({row['spec_decode']}) is not simulated")
     if str(row["engine"]).lower() not in FRAMEWORKS:
@@ -50,18 +49,22 @@ def case_of(row: Mapping[str, Any], folders: Sequence[Path]) -> Case:
     chip = _chip(gpu_named(str(row["gpu"])))
     precision, said = precision_of(row, chip)
     model = model_named(str(row["model"]))
-    parallel = _parallel(row, model, said)
+    split = str(row["mode"]).startswith("disagg")
+    layouts = [_worker(row, role, said) for role in ROLES] if split else [{"parallel": _parallel(row, model, said)}]
+    if split and row["concurrency"] != row["concurrency"]:
+        raise BadInput("the concurrency of a disaggregated run is not recorded; with all requests at once it would wait for its prefill")
     engine, more = options(row, chip)
     load = traffic(row, folders)
     scenario = {
         "name": str(row["run_id"]), "model": model, "workloads": load.workloads,
-        "cluster": {"pools": [{"gpu": chip.name, "parallel": parallel, "precision": precision, "engine": engine}]},
+        "cluster": {"pools": [{"gpu": chip.name, "precision": precision, "engine": {**engine}, **layout} for layout in layouts]},
     }  # fmt: skip
     replayed = REPLAYED.search(str(row["notes"]))
     requests = str(find(f"{replayed[1]}/requests.jsonl", folders)) if replayed else None
     said = [*said, *more, *load.said]
     if any(work.get("pace") == "answers" for work in load.workloads):
-        engine["frontend_per_token"] = READING
+        for pool in scenario["cluster"]["pools"]:
+            pool["engine"]["frontend_per_token"] = READING
         said.append(f"the front end takes {1e6 * READING:g} us a prompt token: fitted to the runs with one user")
     return Case(str(row["run_id"]), scenario, _measured(row, said), load.window, requests, tuple(said))
 
@@ -122,6 +125,19 @@ def _parallel(row: Mapping[str, Any], model: str, said: list[str]) -> dict[str, 
         said.append(f"layout not stated: attention data parallel over the {sizes['tp']} GPUs of a stage, and experts spread over them")
         return {"tp": 1, "pp": sizes["pp"], "dp": sizes["tp"], "ep": sizes["tp"]}
     return sizes
+
+
+def _worker(row: Mapping[str, Any], role: str, said: list[str]) -> dict[str, Any]:
+    """The pool of a disaggregated run's workers of one role, from a text such as `tp=1;pp=1;dp=4;moe_tp=1;ep=4;batch=1;workers=2`."""
+    text = str(row[f"{role}_cfg"])
+    sizes = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", text)}
+    if not {"tp", "workers"} <= set(sizes):
+        raise BadInput(f"{role}_cfg is '{text}'; tp=..;pp=..;dp=..;ep=..;workers=.. is wanted for a disaggregated run")
+    layout = {key: sizes.get(key, 1) or 1 for key in ("tp", "pp", "dp", "ep")}
+    if not sizes.get("ep") and layout["dp"] > 1:
+        layout["ep"] = layout["tp"] * layout["dp"]
+        said.append(f"layout of the {role} workers' experts not stated: spread over their {layout['ep']} GPUs")
+    return {"name": role, "role": role, "replicas": sizes["workers"], "parallel": layout}
 
 
 def _measured(row: Mapping[str, Any], said: list[str]) -> dict[str, float]:
