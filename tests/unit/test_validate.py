@@ -363,7 +363,7 @@ def test_a_disaggregated_run_has_a_pool_for_each_role(tmp_path):
     }  # fmt: skip
     case = case_of(row(**split), [tmp_path])
     pools = [(pool["role"], pool["replicas"], pool["parallel"]) for pool in case.scenario["cluster"]["pools"]]
-    assert pools == [("prefill", 1, {"tp": 1, "pp": 1, "dp": 2, "ep": 2}), ("decode", 2, {"tp": 2, "pp": 1, "dp": 1, "ep": 1})]
+    assert pools == [("prefill", 1, {"tp": 1, "pp": 1, "dp": 2, "ep": 1}), ("decode", 2, {"tp": 2, "pp": 1, "dp": 1, "ep": 1})]
     assert set(predict(case)["figures"]) == {"tpot_mean", "ttft_mean"}
     for wrong, said in (({"concurrency": math.nan}, "not recorded"), ({"decode_cfg": "tp=2"}, "workers=.. is wanted")):
         with pytest.raises(BadInput, match=said):

@@ -25,13 +25,14 @@ COLUMNS = ("run_id", "model", "framework", "version", "gpu", "light", "tpot", "t
 
 def residuals(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per finished run that has them: its group, whether its load was light, measured minus predicted TPOT and TTFT, and constants
-    it ran with; seconds. `rows` hold run_id, model, framework, version, gpu, concurrency, engine_side, measured and figures (ms), and
-    constants.
+    it ran with; seconds. `rows` hold run_id, model, framework, version, gpu, concurrency, engine_side, split, measured and figures (ms),
+    and constants.
     """
     found = []
     for row in rows:
         gaps = {measure: _gap(row, measure) for measure in CONSTANTS.values()}
-        light = row["concurrency"] is not None and row["concurrency"] <= LIGHT
+        # A disaggregated run has two hosts and a hand-over in its figures; nothing says which of them a gap belongs to.
+        light = row["concurrency"] is not None and row["concurrency"] <= LIGHT and not row["split"]
         # Times taken inside an engine say nothing of the API server.
         if row["engine_side"]:
             gaps["ttft"] = np.nan

@@ -50,7 +50,7 @@ def case_of(row: Mapping[str, Any], folders: Sequence[Path]) -> Case:
     precision, said = precision_of(row, chip)
     model = model_named(str(row["model"]))
     split = str(row["mode"]).startswith("disagg")
-    layouts = [_worker(row, role, said) for role in ROLES] if split else [{"parallel": _parallel(row, model, said)}]
+    layouts = [_worker(row, role, model, said) for role in ROLES] if split else [{"parallel": _parallel(row, model, said)}]
     if split and row["concurrency"] != row["concurrency"]:
         raise BadInput("the concurrency of a disaggregated run is not recorded; with all requests at once it would wait for its prefill")
     engine, more = options(row, chip)
@@ -127,14 +127,14 @@ def _parallel(row: Mapping[str, Any], model: str, said: list[str]) -> dict[str, 
     return sizes
 
 
-def _worker(row: Mapping[str, Any], role: str, said: list[str]) -> dict[str, Any]:
+def _worker(row: Mapping[str, Any], role: str, model: str, said: list[str]) -> dict[str, Any]:
     """The pool of a disaggregated run's workers of one role, from a text such as `tp=1;pp=1;dp=4;moe_tp=1;ep=4;batch=1;workers=2`."""
     text = str(row[f"{role}_cfg"])
     sizes = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", text)}
     if not {"tp", "workers"} <= set(sizes):
         raise BadInput(f"{role}_cfg is '{text}'; tp=..;pp=..;dp=..;ep=..;workers=.. is wanted for a disaggregated run")
     layout = {key: sizes.get(key, 1) or 1 for key in ("tp", "pp", "dp", "ep")}
-    if not sizes.get("ep") and layout["dp"] > 1:
+    if not sizes.get("ep") and layout["dp"] > 1 and llm(model).moe_layers:
         layout["ep"] = layout["tp"] * layout["dp"]
         said.append(f"layout of the {role} workers' experts not stated: spread over their {layout['ep']} GPUs")
     return {"name": role, "role": role, "replicas": sizes["workers"], "parallel": layout}

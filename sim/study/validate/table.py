@@ -174,7 +174,7 @@ def _joined(case: Case, row: Mapping[str, Any], found: Mapping[str, Any]) -> dic
     return {
         **found, "measured": case.measured, "source": row["source"], "gpu_written": row["gpu"], "model_written": row["model"],
         "engine": row["engine"], "model": case.scenario["model"], "gpu": pool["gpu"], "framework": pool["engine"]["framework"],
-        "version": pool["engine"].get("framework_version", ""),
+        "version": pool["engine"].get("framework_version", ""), "split": len(case.scenario["cluster"]["pools"]) > 1,
         "concurrency": clients if clients == clients else None, "engine_side": "frontend_overhead" in pool["engine"],
     }  # fmt: skip
 
