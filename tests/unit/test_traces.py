@@ -5,46 +5,34 @@ import gzip
 import json
 from pathlib import Path
 
+import driven
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import simpy
 from hypothesis import given
 from hypothesis import strategies as st
 from trace_samples import AZURE_2023, BAILIAN, BURSTGPT, BURSTGPT_12, CSV, GUIDELLM, MOONCAKE, RESULT, SAMPLES, VLLM, complaint
 
 from sim.core.errors import BadInput
 from sim.core.registry import FORMATS, WORKLOADS
-from sim.core.request import Request
-from sim.core.rng import stream
 from workloads.formats._source import open_source
 from workloads.formats.base import load, recognised
 from workloads.trace import Trace, spread_ticks
 
 TRACES = Path(__file__).parents[3] / "shared" / "data" / "traces"
-class World:
+
+
+class World(driven.World):
+    """Writes down what is sent."""
+
     def __init__(self):
-        self.env = simpy.Environment()
+        super().__init__()
         self.sent = []
-        self.requests = []
-        self.fresh = 1
-
-    def rng(self, name):
-        return stream(1, name)
-
-    def keys(self, count):
-        first, self.fresh = self.fresh, self.fresh + count
-        return first
-
-    def request(self, prompt, output, session=-1, content=None, reply=0):
-        request = Request(0, self.env.now, prompt, output, session=session)
-        request.content, request.reply = content, reply
-        return request
 
     def submit(self, request):
+        super().submit(request)
         self.sent.append((self.env.now, request.prompt, request.output, request.session))
-        self.requests.append(request)
 
 
 @pytest.fixture

@@ -4,54 +4,35 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import driven
 import numpy as np
 import pytest
-import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.core.registry import WORKLOADS
-from sim.core.request import Request
-from sim.core.rng import stream
 from workloads.base import send
 from workloads.weibull import shape_of, variation
 
 FIXED = {"kind": "fixed", "input": 100, "output": 10}
 
 
-class World:
-    """A front door that records, and serves every call in `service` seconds."""
+class World(driven.World):
+    """Serves every call in `service` seconds, and writes down what is sent and how many calls are under way."""
 
     def __init__(self, seed: int = 1, service: float = 1.0):
-        self.env = simpy.Environment()
-        self.name = "test"
-        self.seed, self.service = seed, service
+        super().__init__(seed, lambda request: service)
         self.sent: list[tuple[float, int, int, int]] = []
         self.in_flight: list[tuple[float, int]] = []
-        self.fresh = 1
-        self.requests: list[Request] = []
-
-    def rng(self, name):
-        return stream(self.seed, name)
-
-    def keys(self, count):
-        first, self.fresh = self.fresh, self.fresh + count
-        return first
-
-    def request(self, prompt, output, session=-1, content=None, reply=0):
-        request = Request(len(self.sent), self.env.now, prompt, output, session=session)
-        request.content, request.reply = content, reply
-        return request
 
     def submit(self, request):
+        super().submit(request)
         self.sent.append((self.env.now, request.prompt, request.output, request.session))
-        self.requests.append(request)
 
     def call(self, request):
-        self.submit(request)
+        ended = super().call(request)
         request.generated = request.output
         self._count(+1)
-        ended = self.env.timeout(self.service, request)
         ended.callbacks.append(lambda _: self._count(-1))
         return ended
 
@@ -67,7 +48,7 @@ def made(options):
     return workload
 
 
-def driven(options, seed=1, service=1.0):
+def drive(options, seed=1, service=1.0):
     world = World(seed, service)
     world.env.process(made(options).drive(world))
     world.env.run()
@@ -75,7 +56,7 @@ def driven(options, seed=1, service=1.0):
 
 
 def times(options, seed=1):
-    return np.array([at for at, *_ in driven(options, seed).sent])
+    return np.array([at for at, *_ in drive(options, seed).sent])
 
 
 def problems(options):
@@ -135,17 +116,17 @@ def test_both_ends_whichever_comes_first():
 def test_a_longer_run_begins_with_the_same_requests_and_a_higher_rate_squeezes_them():
     law = {"kind": "lognormal", "input": {"mean": 500, "sigma": 1}, "output": {"median": 50, "p99": 400}}
     base = {"kind": "gamma", "rate": 4, "cv": 2, "lengths": law}
-    short, long = (driven({**base, "num_requests": count}).sent for count in (100, 5000))
+    short, long = (drive({**base, "num_requests": count}).sent for count in (100, 5000))
     assert long[:100] == short
-    fast = driven({**base, "rate": 8, "num_requests": 100}).sent
+    fast = drive({**base, "rate": 8, "num_requests": 100}).sent
     np.testing.assert_allclose([row[0] for row in fast], [row[0] / 2 for row in short])
     assert [row[1:] for row in fast] == [row[1:] for row in short]
 
 
 def test_seeds_matter_and_repeat():
     options = {"kind": "preset", "preset": "azure_conv_2023", "num_requests": 50}
-    assert driven(options, seed=1).sent == driven(options, seed=1).sent
-    assert driven(options, seed=1).sent != driven(options, seed=2).sent
+    assert drive(options, seed=1).sent == drive(options, seed=1).sent
+    assert drive(options, seed=1).sent != drive(options, seed=2).sent
 
 
 @given(
@@ -168,7 +149,7 @@ def test_equal_times_are_sent_together(gaps, start):
 @settings(max_examples=40, deadline=None)
 def test_closed_loop_keeps_its_concurrency(concurrency, count, think, service):
     options = {"kind": "closed", "concurrency": concurrency, "num_requests": count, "think_time": think, "start": 1, "lengths": FIXED}
-    world = driven(options, service=service)
+    world = drive(options, service=service)
     assert len(world.sent) == count
     assert world.sent[0][0] == 1
     most = min(concurrency, count)
@@ -181,13 +162,13 @@ def test_closed_loop_keeps_its_concurrency(concurrency, count, think, service):
 
 
 def test_closed_loop_thinks_between_answers_and_questions():
-    world = driven({"kind": "closed", "concurrency": 1, "num_requests": 3, "think_time": "500ms", "lengths": FIXED}, service=2.0)
+    world = drive({"kind": "closed", "concurrency": 1, "num_requests": 3, "think_time": "500ms", "lengths": FIXED}, service=2.0)
     assert [row[0] for row in world.sent] == [0.0, 2.5, 5.0]
 
 
 def test_closed_loop_draws_lengths_in_order_of_sending():
     law = {"kind": "uniform", "input": [1, 1000], "output": [1, 10]}
-    one, four = (driven({"kind": "closed", "concurrency": n, "num_requests": 20, "lengths": law}).sent for n in (1, 4))
+    one, four = (drive({"kind": "closed", "concurrency": n, "num_requests": 20, "lengths": law}).sent for n in (1, 4))
     assert [row[1:] for row in one] == [row[1:] for row in four]
 
 
