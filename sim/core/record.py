@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sim.core.errors import did_you_mean
-from sim.core.request import STATUSES
 
 CHUNK = 16_384
 KEEP = 500_000
@@ -63,6 +62,7 @@ class Table:
         self.name = name
         self.columns = tuple(columns)
         self.labels: dict[str, list[str]] = {c.name: list(c.labels) for c in columns if c.labels is not None}
+        self._codes: dict[str, dict[str, int]] = {name: {text: i for i, text in enumerate(known)} for name, known in self.labels.items()}
         self._rows: list[tuple[Any, ...]] = []
         self.add = self._rows.append
         self._chunks: list[dict[str, np.ndarray]] = []
@@ -102,10 +102,12 @@ class Table:
 
     def label(self, column: str, text: str) -> int:
         """The code of a category's value, new or known."""
-        known = self.labels[column]
-        if text not in known:
-            known.append(text)
-        return known.index(text)
+        codes, known = self._codes[column], self.labels[column]
+        if text not in codes or len(codes) != len(known):
+            if text not in known:
+                known.append(text)
+            codes.update((text, code) for code, text in enumerate(known))
+        return codes[text]
 
     def __len__(self) -> int:
         return self._stored + self._chunked + len(self._rows)
@@ -223,100 +225,3 @@ def _strings(texts: Sequence[str]) -> Any:
     encoded = [text.encode() for text in texts]
     offsets = np.cumsum([0, *map(len, encoded)], dtype="i4")
     return pa.Array.from_buffers(pa.string(), len(texts), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))])
-
-
-REQUESTS = (
-    Column("request", "i8", "number, in order of arrival"),
-    Column("workload", "i4", "which workload sent it", ()),
-    Column("session", "i8", "the session it belongs to, -1 if none"),
-    Column("replica", "i4", "the replica that served it (row of `replicas`), -1 if none"),
-    Column("arrival", "f8", "when it reached the front door, s"),
-    Column("admitted", "f8", "when an engine first scheduled it, s (NaN: never)"),
-    Column("first_token", "f8", "when its first token was out, s (NaN: never)"),
-    Column("last_token", "f8", "when its last token was out, s (NaN: unfinished)"),
-    Column("input_tokens", "i4", "prompt tokens"),
-    Column("output_tokens", "i4", "tokens generated"),
-    Column("wanted_tokens", "i4", "tokens that would have been generated"),
-    Column("preemptions", "i4", "times its cache was dropped and recomputed"),
-    Column("status", "i4", "how it ended", STATUSES),
-    Column("reason", "i4", "why it was rejected or failed", ("",)),
-    Column("cached_tokens", "i4", "prompt tokens found in the KV cache when it was first admitted"),
-    Column("common_tokens", "i4", "of them, tokens of a system prompt that sessions share"),
-    Column("overhead", "f8", "time in the API server and tokeniser, outside the engine, s; the times above are the engine's"),
-)
-STRETCHES = (
-    Column("start", "f8", "begin of the run of steps, s"),
-    Column("seconds", "f8", "its length, s"),
-    Column("first_step", "f8", "length of its first step, s; step lengths grow linearly over the stretch"),
-    Column("replica", "i4", "row of `replicas`"),
-    Column("steps", "i4", "engine steps in it"),
-    Column("decoders", "i4", "requests that got one token in each step"),
-    Column("held", "i8", "KV tokens the decoders held before its first step; grows by `decoders` a step"),
-    Column("prefills", "i4", "prompt chunks computed (then steps = 1)"),
-    Column("prefill_tokens", "i4", "prompt tokens computed"),
-    Column("prefill_pairs", "f8", "query-key pairs of those chunks: sum of n (before + (n + 1) / 2)"),
-    Column("waiting", "i4", "requests queued at this replica during the stretch"),
-    Column("blocks", "i4", "KV blocks in use at its end"),
-    Column("paused", "i4", "requests that could have got a token but waited for the prompts"),
-    Column("tokens", "f8", "tokens that its decoders got; with speculation, steps before a request's last count at the expected pace"),
-)
-STALLS = (
-    Column("request", "i8", "the request that got no tokens: it was preempted, or handed on to a decode replica"),
-    Column("replica", "i4", "row of `replicas`"),
-    Column("start", "f8", "its last token before, s"),
-    Column("end", "f8", "its next token, s"),
-)
-REPLICAS = (
-    Column("pool", "i4", "the pool it belongs to", ()),
-    Column("gpu", "i4", "GPU of the catalogue", ()),
-    Column("gpus", "i4", "GPUs it occupies"),
-    Column("start", "f8", "begin of its life, s"),
-    Column("end", "f8", "end of its life, s"),
-    Column("blocks", "i4", "KV blocks it has"),
-    Column("block_size", "i4", "tokens per KV block"),
-    Column("peak_blocks", "i4", "most KV blocks in use at once"),
-    Column("taken_blocks", "i8", "KV blocks taken over the run"),
-    Column("returned_blocks", "i8", "KV blocks given back over the run"),
-    Column("left_blocks", "i4", "KV blocks in use at the end"),
-    Column("preemptions", "i4", "requests whose cache was dropped and recomputed"),
-    Column("kept_peak_blocks", "i4", "most free KV blocks kept at once for sessions that paused"),
-    Column("kept_block_seconds", "f8", "their sum over time, block-seconds"),
-)
-TRANSFERS = (
-    Column("kind", "i4", "why keys and values moved", ("handoff", "swap_in", "reload", "offload")),
-    Column("request", "i8", "the request they belong to; offload: the one whose coming or going sent them"),
-    Column("source", "i4", "the replica they came from (its host's memory or a lower tier where it is the target)"),
-    Column("target", "i4", "the replica they went to"),
-    Column("start", "f8", "when they were asked for, s"),
-    Column("end", "f8", "when the last byte was in, s"),
-    Column("bytes", "f8", "bytes moved"),
-    Column("tokens", "i8", "tokens they belong to"),
-    Column("tier", "i4", "the lower tier they came from (reload) or went to (offload)", ("", "host", "ssd", "remote")),
-)
-ADAPTERS = (
-    Column("request", "i8", "a request that starts to run with an adapter, or starts again"),
-    Column("adapter", "i4", "the adapter it asks for", ()),
-    Column("replica", "i4", "row of `replicas`"),
-    Column("time", "f8", "when it starts, s"),
-    Column("source", "i4", "where the adapter was", ("slot", "host", "storage")),
-    Column("seconds", "f8", "how long the engine waited for it before the step"),
-)
-STAGES = (
-    Column("request", "i8", "a request of a cascade: an answer, or a model's verdict on one"),
-    Column("root", "i8", "the first request of its chain"),
-    Column("stage", "i4", "0 for the first service of the chain, 1 for the next"),
-    Column("part", "i4", "what it is for", ("answer", "verdict")),
-    Column("service", "i4", "the pool or model it was for", ()),
-    Column("outcome", "i4", "what came of it", ("accepted", "escalated", "last", "refused", "open", "verdict")),
-    Column("start", "f8", "when it was sent, s"),
-    Column("end", "f8", "when the chain went on or its caller had the answer, verification included, s (NaN: never)"),
-)
-TABLES = {
-    "requests": REQUESTS, "stretches": STRETCHES, "stalls": STALLS, "replicas": REPLICAS, "transfers": TRANSFERS, "adapters": ADAPTERS,
-    "stages": STAGES,
-}  # fmt: skip
-
-
-def tables() -> dict[str, Table]:
-    """Empty tables of a run."""
-    return {name: Table(name, columns) for name, columns in TABLES.items()}

@@ -83,10 +83,15 @@ ADMISSIONS = Family("admission", "sim.policy.admit")
 BATCHERS = Family("batcher", "sim.policy.batch")
 ORDERS = Family("order", "sim.policy.order")
 RETENTIONS = Family("retention", "sim.policy.retain")
+PLACERS = Family("placer", "sim.policy.place")
+AUTOSCALERS = Family("autoscaler", "sim.policy.scale")
 WORKLOADS = Family("workload", "workloads")
 LENGTHS = Family("lengths", "workloads.lengths")
 FORMATS = Family("format", "workloads.formats")
-FAMILIES = {family.name: family for family in (ROUTERS, ADMISSIONS, BATCHERS, ORDERS, RETENTIONS, WORKLOADS, LENGTHS, FORMATS)}
+FAMILIES = {
+    family.name: family
+    for family in (ROUTERS, ADMISSIONS, BATCHERS, ORDERS, RETENTIONS, PLACERS, AUTOSCALERS, WORKLOADS, LENGTHS, FORMATS)
+}
 
 
 @functools.cache

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from sim.core.errors import BadInput
-from sim.core.record import TABLES, Table
+from sim.core.record import Table
+from sim.core.tables import TABLES
+from sim.core.tables import tables as empty
 from sim.spec.scenario import Scenario
 
-META = ("version", "seed", "digest", "sim_s", "cpu_s", "events", "arrived", "arrivals_end", "closed_loop", "remarks", "pools")
+ALWAYS = ("requests", "stretches", "replicas")  # further tables are saved when they have rows
+META = ("tables", "version", "seed", "digest", "sim_s", "cpu_s", "events", "arrived", "arrivals_end", "closed_loop", "remarks", "pools")
 
 
 @dataclasses.dataclass
@@ -73,9 +76,10 @@ class Result:
 
         (folder / "scenario.yaml").write_text(dump(self.scenario), encoding="utf-8")
         (folder / "summary.json").write_text(json.dumps(self.summary, indent=2) + "\n", encoding="utf-8")
-        (folder / "meta.json").write_text(json.dumps(self.meta, indent=2) + "\n", encoding="utf-8")
-        for name, table in self.tables.items():
-            table.save(folder / f"{name}.parquet")
+        filled = [name for name, table in self.tables.items() if len(table) or name in ALWAYS]
+        (folder / "meta.json").write_text(json.dumps(self.meta | {"tables": filled}, indent=2) + "\n", encoding="utf-8")
+        for name in filled:
+            self.tables[name].save(folder / f"{name}.parquet")
         for name, render in pages.items():
             (folder / name).write_text(render(self), encoding="utf-8")
 
@@ -97,16 +101,19 @@ class Result:
             shown = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
             raise BadInput(f"{folder} holds no whole result of this version, without {shown}; run its scenario.yaml again")
         # What the run read may have moved since; the result must open all the same.
-        return cls(load(folder / "scenario.yaml", lookup=False), tables, meta)
+        return cls(load(folder / "scenario.yaml", lookup=False), empty() | tables, {key: value for key, value in meta.items() if key != "tables"})
 
 
 def _lacking(tables: Mapping[str, Table], meta: Any) -> Iterator[str]:
     """What a result needs and this one has not: keys of meta.json, tables, columns."""
-    yield from (f"{key} of meta.json" for key in META if not isinstance(meta, dict) or key not in meta)
+    missing = [key for key in META if not isinstance(meta, dict) or key not in meta]
+    if missing:
+        yield from (f"{key} of meta.json" for key in missing)
+        return
     for name, columns in TABLES.items():
-        if name not in tables:
+        if name not in tables and name in meta["tables"]:
             yield f"{name}.parquet"
-        else:
+        elif name in tables:
             have = [column.name for column in tables[name].columns]
             yield from (f"{column.name} of {name}.parquet" for column in columns if column.name not in have)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from simpy import Environment
 
-from sim.core.record import Table, tables
+from sim.core.record import Table
 from sim.core.request import COMPLETED, REJECTED, UNFINISHED, Request
+from sim.core.tables import tables
 from sim.physics.memory import Memory
 from sim.spec.scenario import Pool
 from sim.world.engine import Engine
@@ -46,7 +47,7 @@ class Recorder:
         table, kv, moves = self.tables["replicas"], engine.kv, engine.moves
         kept = moves.keeper.close(end) if moves is not None and moves.keeper is not None else (0, 0.0)
         table.append((
-            table.label("pool", pool.name), table.label("gpu", pool.gpu), pool.parallel.gpus, 0.0, end, memory.blocks, kv.block_size,
+            table.label("pool", pool.name), table.label("gpu", pool.gpu), pool.parallel.gpus, 0.0, 0.0, end, memory.blocks, kv.block_size,
             kv.peak, kv.taken, kv.returned, kv.blocks - kv.free, engine.preemptions, *kept,
         ))  # fmt: skip
 

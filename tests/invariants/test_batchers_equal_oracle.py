@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_stretch_equals_oracle import REQUEST, Kinked, same
 
-from sim.core.record import tables
 from sim.core.registry import BATCHERS, ORDERS
 from sim.core.request import COMPLETED, Request
 from sim.core.rng import Draws, stream
+from sim.core.tables import tables
 from sim.policy.batch.base import Limits
 from sim.policy.kv.contiguous import Contiguous
 from sim.policy.kv.paged import Paged

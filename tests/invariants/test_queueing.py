@@ -11,9 +11,9 @@ import math
 import numpy as np
 import pytest
 
-from sim.core.record import tables
 from sim.core.request import Request
 from sim.core.rng import stream
+from sim.core.tables import tables
 from sim.physics.base import Cost, Work
 from sim.policy.batch.base import Limits
 from sim.policy.batch.vllm_v1 import VllmV1

@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.core.record import tables
 from sim.core.request import COMPLETED, Request
+from sim.core.tables import tables
 from sim.policy.batch.base import Limits
 from sim.policy.batch.orca import Orca
 from sim.policy.batch.prefill_first import PrefillFirst

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.core.content import Content
-from sim.core.record import Table, tables
+from sim.core.record import Table
 from sim.core.request import COMPLETED, Request
+from sim.core.tables import tables
 from sim.physics.base import Cost, Work
 from sim.policy.batch.base import Limits
 from sim.policy.batch.vllm_v1 import VllmV1

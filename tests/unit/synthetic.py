@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.core.record import Table, tables
+from sim.core.record import Table
 from sim.core.request import COMPLETED, UNFINISHED
+from sim.core.tables import tables
 from sim.spec.scenario import Scenario
 from sim.study.result import Result
 
@@ -69,7 +70,7 @@ def serve(arrivals: np.ndarray, outputs: np.ndarray, horizon: float = math.inf, 
     end = horizon if horizon < math.inf else max(last, default=0.0)
     for index in range(replicas):
         code = facts["replicas"].label("pool", "serve"), facts["replicas"].label("gpu", "h100_sxm")
-        put(facts["replicas"], (*code, 1, 0.0, end, BLOCKS, BLOCK, peak[index], taken[index], taken[index], 0, 0))
+        put(facts["replicas"], (*code, 1, 0.0, 0.0, end, BLOCKS, BLOCK, peak[index], taken[index], taken[index], 0, 0))
     meta = {
         "version": "0", "seed": 1, "digest": "d" * 64, "sim_s": end, "cpu_s": 0.1, "events": 3, "closed_loop": False,
         "arrivals_end": float(facts["requests"]["arrival"].max(initial=0.0)), "remarks": [], "pools": [pool(replicas=replicas)],

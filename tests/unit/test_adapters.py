@@ -6,9 +6,9 @@ import pytest
 
 import sim
 from sim.core.content import Content
-from sim.core.record import tables
 from sim.core.request import Request
 from sim.core.rng import Keyed
+from sim.core.tables import tables
 from sim.policy.batch.base import Limits
 from sim.policy.batch.vllm_v1 import VllmV1
 from sim.policy.kv.paged import Paged

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from synthetic import edit, queue, serve
 
-from sim.core.record import tables
 from sim.core.request import REJECTED, UNFINISHED
+from sim.core.tables import tables
 from sim.study.audit import audit
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from synthetic import PROMPT_SECONDS, SLOPE, STEP, edit, pool, put, queue, serve
 
-from sim.core.record import tables
 from sim.core.request import REJECTED
+from sim.core.tables import tables
 from sim.study.gaps import Gaps
 from sim.study.measures import request_columns
 from sim.study.metrics import METRICS, Facts, step_power, summarise

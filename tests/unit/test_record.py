@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.core import record
+from sim.core import record, tables
 from sim.core.record import Column, Table
 
 COLUMNS = (
@@ -133,7 +133,7 @@ def test_values_survive(tmp_path_factory, rows):
 
 
 def test_tables_of_a_run():
-    found = record.tables()
-    assert set(found) == set(record.TABLES)
+    found = tables.tables()
+    assert set(found) == set(tables.TABLES)
     assert all(len(table) == 0 for table in found.values())
     assert all(column.doc for table in found.values() for column in table.columns)

@@ -1,0 +1,37 @@
+"""How many replicas a pool should have. An autoscaler looks at what a scrape tells about one pool and returns a number of replicas.
+
+It keeps what it remembers (windows, seasons) itself; bounds, and what a replica is, are not its business: whoever asks clips the answer.
+Every pool has an autoscaler of its own.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+
+class Seen(NamedTuple):
+    """A pool at `time` (s), as a scrape saw it. Means are over ready replicas, rates over the time since the scrape before.
+
+    `in_flight` and `queued` count all requests at ready replicas (queued: of them, not admitted yet); `held` waits at the front door for
+    want of a ready replica. `kv` is the mean share of KV blocks in use, `busy` the mean share of time in steps since the last scrape.
+    `arrivals` counts requests sent to the pool since then (those held included), `ended` those completed, `late` of the completed those
+    beyond the scenario's SLO on a single request (0 without one). `ttft` and `tpot` are means over those completed, s (NaN: none).
+    """
+
+    time: float
+    ready: int
+    starting: int
+    in_flight: int
+    queued: int
+    held: int
+    kv: float
+    busy: float
+    arrivals: int
+    ended: int
+    late: int
+    ttft: float
+    tpot: float
+
+
+class Autoscaler(Protocol):
+    def want(self, seen: Seen) -> int:
+        """Replicas the pool should have, starting ones included; it may be 0. Called once per scrape, in order of time."""
