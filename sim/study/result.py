@@ -101,7 +101,8 @@ class Result:
             shown = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
             raise BadInput(f"{folder} holds no whole result of this version, without {shown}; run its scenario.yaml again")
         # What the run read may have moved since; the result must open all the same.
-        return cls(load(folder / "scenario.yaml", lookup=False), empty() | tables, {key: value for key, value in meta.items() if key != "tables"})
+        del meta["tables"]
+        return cls(load(folder / "scenario.yaml", lookup=False), empty() | tables, meta)
 
 
 def _lacking(tables: Mapping[str, Table], meta: Any) -> Iterator[str]:
