@@ -21,7 +21,9 @@ from pydantic import Field
 from sim.core.content import Content
 from sim.core.registry import LENGTHS
 from sim.core.request import Request
+from sim.core.transfer import Transfer
 from sim.core.units import CENTURY, Seconds
+from sim.spec.patience import Patience
 from workloads._adapters import Adapters
 from workloads._prefixes import NOTHING, Prefixes, beginnings, openings
 from workloads.lengths.base import Lengths
@@ -58,12 +60,17 @@ class Client(Protocol):
     def submit(self, request: Request) -> None:
         """Send it and go on."""
 
+    def transfer(self, order: Transfer) -> Any:
+        """Have bytes moved; the SimPy event returned succeeds when all receivers have them."""
+
     def call(self, request: Request) -> Any:
-        """Send it; the SimPy event returned succeeds with the request when it has ended (also rejected or failed)."""
+        """Send it; the SimPy event returned succeeds when it has ended (also rejected or failed), with it, or with that of its copies
+        which its client has got an answer to or sent last.
+        """
 
 
 class Workload(Protocol):
-    """`closed_loop`: the load waits for answers, so it bends to the cluster and cannot overload it.
+    """`closed_loop`: the load waits for answers, so it bends to the cluster and cannot overload it. `sends`: it sends requests.
 
     `shared_prefix`: tokens at the front of every prompt that all its requests have in common, such as a system prompt.
     `adapters`: which low-rank adapters they ask for.
@@ -71,10 +78,13 @@ class Workload(Protocol):
 
     name: str
     closed_loop: ClassVar[bool]
+    sends: ClassVar[bool]
     shared_prefix: int
     model: str
     priority: int
     adapters: Adapters | None
+    region: str
+    client: Patience | None
 
     def prepare(self) -> list[str]:
         """Read and check inputs, once, before `expected` and `drive`. Returns remarks for the result (such as rows left out).
@@ -95,15 +105,19 @@ class Traffic:
 
     `shared_prefix`: tokens at the front of all prompts that are the same in each (a system prompt); `prefixes`: after it, one of several
     beginnings. `model` or pool they ask for, where there are several. A higher `priority` goes first where the batcher heeds it.
-    `adapters`: the low-rank adapters they ask for.
+    `adapters`: the low-rank adapters they ask for. `region`: where they come from, where pools have regions.
+    `client`: how long callers wait, and whether they ask again.
     """
 
+    sends: ClassVar[bool] = True
     name: str = ""
     shared_prefix: Cached = 0
     prefixes: Prefixes | None = None
     model: str = ""
     priority: int = 0
     adapters: Adapters | None = None
+    region: str = ""
+    client: Patience | None = None
 
 
 @dataclass(kw_only=True)
@@ -134,22 +148,31 @@ class OpenLoop(Traffic, abc.ABC):
 
     @abc.abstractmethod
     def arrivals(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Arrival times after `start`, ascending, BLOCK at a time, without end."""
+        """Arrival times after `start`, ascending, BLOCK at a time, without end or up to `duration`."""
+
+    def sent(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Blocks of `arrivals` and of who sends each: numbers to which `sizes` may give a meaning, or None."""
+        return ((times, None) for times in self.arrivals(rng))
+
+    def sizes(self, rng: np.random.Generator, senders: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Prompt and output lengths in tokens, int64, of one block of arrivals."""
+        drawn: tuple[np.ndarray, np.ndarray] = self.lengths.draw(rng, BLOCK)
+        return drawn
 
     def drive(self, world: Client) -> Generator[Any, Any, None]:
         lengths, left = world.rng("lengths"), self.num_requests
         further = world.rng("samples") if self.samples > 1 else None
         alike = further is None and self.prefixes is None
         starts = repeat(NOTHING) if alike else beginnings(world, self.shared_prefix, self.prefixes)
-        for times in self.arrivals(world.rng("arrivals")):
-            prompts, outputs = self.lengths.draw(lengths, BLOCK)
+        for times, senders in self.sent(world.rng("arrivals")):
+            prompts, outputs = self.sizes(lengths, senders)
             count = len(times) if left is None else min(left, len(times))
             if self.duration is not None:
                 count = min(count, int(np.searchsorted(times, self.duration)))
             at, prompts, outputs = self.start + times[:count], prompts[:count], outputs[:count]
             contents = None if alike else openings(world, starts, prompts.tolist(), self.samples)
             if further is not None:
-                more = (self.lengths.draw(further, BLOCK)[1][:count] for _ in range(self.samples - 1))
+                more = (self.sizes(further, senders)[1][:count] for _ in range(self.samples - 1))
                 at, prompts = np.repeat(at, self.samples), np.repeat(prompts, self.samples)
                 outputs = np.stack([outputs, *more], axis=1).ravel()
             yield from send(world, at, prompts, outputs, contents=contents)
