@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TRACE = ROOT.parent / "shared" / "data" / "traces" / "azure2023_conv.csv.gz"
 MOONCAKE = TRACE.with_name("mooncake_conversation_t0-2400.parquet")
 RECORDED = Path(__file__).with_name("recorded.json")
+# Works for the network alone (`tests/speed/flows.py`): fabric, flows a second.
+FLOWS = {"flows": ("spine", 20_000.0), "flows_rails": ("rails", 20_000.0)}
 
 
 def scenario(replicas: int, workload: dict[str, Any], exact: bool) -> dict[str, Any]:
@@ -63,6 +65,8 @@ def bare_loop() -> float:
 
 def measure(name: str, exact: bool, best: int) -> dict[str, Any]:
     """One work in this process: the least CPU seconds of `best` runs."""
+    if name in FLOWS:
+        return measure_flows(name)
     from sim.study.run import run
 
     replicas, workload, _ = works()[name]
@@ -76,6 +80,15 @@ def measure(name: str, exact: bool, best: int) -> dict[str, Any]:
         "steps": int(result.tables["stretches"]["steps"].sum()),
         "bare_loop_s": loop, "ratio": spent / loop, "audit": all(check["ok"] for check in result.summary["audit"].values()),
     }  # fmt: skip
+
+
+def measure_flows(name: str) -> dict[str, Any]:
+    """The same of a work for the network alone: its flows are the requests."""
+    from tests.speed.flows import Load, simulate
+
+    found = simulate(Load(*FLOWS[name]))
+    loop = min(bare_loop() for _ in range(3))
+    return found | {"work": name, "bare_loop_s": loop, "ratio": found["run_cpu_s"] / loop}
 
 
 def whole_process(name: str, folder: Path) -> dict[str, Any]:
@@ -102,7 +115,7 @@ def in_child(*arguments: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--only", default="W1,W1x4,W2,prefix,W3,10k,1M", help="works, separated by commas")
+    parser.add_argument("--only", default="W1,W1x4,W2,prefix,W3,10k,1M,flows,flows_rails", help="works, separated by commas")
     parser.add_argument("--no-exact", action="store_true", help="leave out the oracle")
     parser.add_argument("--best", type=int, default=3, help="runs of each work; the best counts")
     parser.add_argument("--child", nargs=3, metavar=("WORK", "EXACT", "BEST"), help=argparse.SUPPRESS)
@@ -125,6 +138,10 @@ def report(options: argparse.Namespace) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.only.split(","):
+            if name in FLOWS:
+                rows.append(in_child("--child", name, "0", "1"))
+                print(f"{name}: {rows[-1]['flows_per_cpu_s']:,.0f} flows/CPU-s, {rows[-1]['mean_under_way']:.0f} at once", file=sys.stderr)
+                continue
             row = in_child("--child", name, "0", str(1 if name == "1M" else options.best))
             row |= in_child("--process", name, folder)
             if works()[name][2] and not options.no_exact:

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from tests.speed.bench import MOONCAKE, RECORDED, TRACE, in_child
+from tests.speed.bench import FLOWS, MOONCAKE, RECORDED, TRACE, in_child
 
 WORKS = ("W1", "W1x4", "W2", "prefix", "W3", "10k")
 SLACK = 1.5
@@ -28,6 +28,12 @@ def test_not_slower_than_recorded(work):
     assert measured(work) <= SLACK * json.loads(RECORDED.read_text())[work]
 
 
+@pytest.mark.speed
+@pytest.mark.parametrize("work", FLOWS)
+def test_flows_are_not_slower_than_recorded(work):
+    assert measured(work) <= SLACK * json.loads(RECORDED.read_text())[work]
+
+
 @needs_trace
 @pytest.mark.speed
 def test_cost_grows_linearly():
@@ -38,7 +44,7 @@ def test_cost_grows_linearly():
 
 def main() -> None:
     old = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-    new = {work: round(measured(work), 3) for work in WORKS}
+    new = {work: round(measured(work), 3) for work in (*WORKS, *FLOWS)}
     for work, ratio in new.items():
         print(f"{work:5s} {old.get(work, float('nan')):8.3f} -> {ratio:8.3f} x bare loop")
     RECORDED.write_text(json.dumps(new, indent=2) + "\n")
