@@ -50,6 +50,9 @@ KINDS = {
     **dict.fromkeys(("conversations", "multi_turn", "chat"), "sessions"),
     "exponential": "poisson", "concurrency": "closed", "rr": "round_robin", "jsq": "least_loaded", "least_request": "least_loaded",
     "sticky": "session_affinity", "normal": "lognormal", "vllm": "vllm_v1",
+    **dict.fromkeys(("kpa", "knative"), "concurrency"), **dict.fromkeys(("wva", "llm_d"), "kv_threshold"), "cron": "scheduled",
+    **dict.fromkeys(("seasonal", "forecast", "holt_winters"), "predictive"), "horizontal_pod_autoscaler": "hpa",
+    **dict.fromkeys(("best_fit", "most_allocated"), "bin_pack"), "least_allocated": "spread",
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ Every pool has an autoscaler of its own.
 """
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 
 class Seen(NamedTuple):
@@ -15,6 +15,7 @@ class Seen(NamedTuple):
     want of a ready replica. `kv` is the mean share of KV blocks in use, `busy` the mean share of time in steps since the last scrape.
     `arrivals` counts requests sent to the pool since then (those held included), `ended` those completed, `late` of the completed those
     beyond the scenario's SLO on a single request (0 without one). `ttft` and `tpot` are means over those completed, s (NaN: none).
+    `kvs` and `queues` are the share of KV blocks and the requests queued of each ready replica, for autoscalers with `each_replica`.
     """
 
     time: float
@@ -30,8 +31,19 @@ class Seen(NamedTuple):
     late: int
     ttft: float
     tpot: float
+    kvs: tuple[float, ...] = ()
+    queues: tuple[int, ...] = ()
+
+    @property
+    def current(self) -> int:
+        """Replicas there are, those that are starting included."""
+        return self.ready + self.starting
 
 
 class Autoscaler(Protocol):
+    """`each_replica`: it looks at `kvs` and `queues`."""
+
+    each_replica: ClassVar[bool]
+
     def want(self, seen: Seen) -> int:
         """Replicas the pool should have, starting ones included; it may be 0. Called once per scrape, in order of time."""
