@@ -1,0 +1,20 @@
+"""What service levels ask of a single request."""
+from __future__ import annotations
+
+from typing import Any
+
+
+def percentile_limits(slo: Any) -> dict[tuple[str, int], float]:
+    """Every limit of an SLO by (measure, percentile), seconds."""
+    limits = {}
+    for name, limit in slo.model_dump().items():
+        measure, _, percentile = name.partition("_p")
+        if percentile and limit is not None:
+            limits[measure, int(percentile)] = limit
+    return limits
+
+
+def request_limits(slo: Any) -> dict[str, float]:
+    """The limit a single request is held to, per measure (`ttft`, `tpot`, `e2e`): that of the highest percentile the SLO gives."""
+    limits = percentile_limits(slo)
+    return {measure: limits[measure, percentile] for measure, percentile in sorted(limits)}

@@ -1,0 +1,53 @@
+"""Service levels: which limits an SLO sets, and how a run did against them."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sim.core.request import COMPLETED, FAILED, REJECTED
+from sim.spec.limits import percentile_limits, request_limits
+from sim.study.metric import Metric, ratio
+
+if TYPE_CHECKING:
+    from sim.study.metrics import Facts
+
+
+def _attainment(facts: Facts) -> Any:
+    ended = facts.counts[[COMPLETED, REJECTED, FAILED]].sum() - facts.spare_copies
+    return ratio(facts.good, ended) if request_limits(facts.result.scenario.slo) else None
+
+
+def _goodput(facts: Facts) -> Any:
+    return ratio(facts.good, facts.span) if request_limits(facts.result.scenario.slo) else None
+
+
+def _target(facts: Facts) -> Any:
+    slo = facts.result.scenario.slo
+    highest = dict(sorted(percentile_limits(slo)))
+    return slo.attainment or min(highest.values()) / 100 if highest else None
+
+
+def _limits(facts: Facts) -> Any:
+    rows = []
+    for (measure, percentile), limit in percentile_limits(facts.result.scenario.slo).items():
+        measured = (facts.spreads[measure] or {}).get(f"p{percentile}")
+        ok = None if measured is None else measured <= limit
+        rows.append({"limit": f"{measure}_p{percentile}", "limit_s": limit, "measured_s": measured, "ok": ok})
+    return rows
+
+
+def _met(facts: Facts) -> Any:
+    attainment, rows = _attainment(facts), _limits(facts)
+    if attainment is None:
+        return None
+    return attainment >= _target(facts) and all(row["ok"] is not False for row in rows)
+
+
+LEVELS = (
+    Metric("slo.attainment", "", "share of completed, rejected and failed requests within each measure's limit of the highest percentile",
+           _attainment),
+    Metric("slo.goodput_requests_per_s", "requests/s", "requests within every such limit, over the span", _goodput),
+    Metric("slo.target", "", "share of requests that must be within those limits: the attainment, else the lowest percentile", _target),
+    Metric("slo.limits", "s", "each percentile limit: what was asked, what was measured over completed requests, and whether it holds",
+           _limits),
+    Metric("slo.met", "", "whether every limit holds and the attainment reaches its target; None without limits or requests", _met),
+)  # fmt: skip
