@@ -13,9 +13,9 @@ from sim.policy.route.base import View
 
 @dataclasses.dataclass
 class MaxQueue:
-    """Admit while some replica has fewer than `limit` requests waiting."""
+    """Admit while some replica has fewer than `limit` requests waiting, and while there is none at all."""
 
     limit: Annotated[int, Field(ge=1)]
 
     def admit(self, request: Request, views: Sequence[View], now: float) -> bool:
-        return any(view.queued < self.limit for view in views)
+        return not views or any(view.queued < self.limit for view in views)

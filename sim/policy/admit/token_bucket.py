@@ -1,4 +1,7 @@
-"""Rate limit: a bucket that fills at `rate` a second up to `burst`; a request takes its cost out of it or is turned away."""
+"""Rate limit: a bucket that fills at `rate` a second up to `burst`; a request takes its cost out of it or is turned away.
+
+One bucket for all, or one for each workload or priority, so that the burst of one is not the loss of another.
+"""
 from __future__ import annotations
 
 import dataclasses
@@ -18,12 +21,14 @@ class TokenBucket:
     rate: Annotated[float, Field(gt=0)]
     burst: Annotated[float, Field(gt=0)]
     unit: Literal["requests", "tokens"] = "requests"
-    _level: float = dataclasses.field(default=-1.0, init=False)
-    _at: float = dataclasses.field(default=0.0, init=False)
+    per: Literal["all", "workload", "priority"] = "all"
+    _buckets: dict[int, tuple[float, float]] = dataclasses.field(default_factory=dict, init=False)
 
     def admit(self, request: Request, views: Sequence[View], now: float) -> bool:
-        level = self.burst if self._level < 0 else min(self.burst, self._level + (now - self._at) * self.rate)
+        whose = 0 if self.per == "all" else request.workload if self.per == "workload" else request.priority
+        level, at = self._buckets.get(whose, (self.burst, now))
+        level = min(self.burst, level + (now - at) * self.rate)
         cost = 1.0 if self.unit == "requests" else float(request.prompt + request.output)
         admitted = cost <= level
-        self._level, self._at = level - cost if admitted else level, now
+        self._buckets[whose] = level - cost if admitted else level, now
         return admitted
