@@ -152,7 +152,7 @@ class Sessions(Traffic):
                     request.pause = self.think_time
             calls = [world.call(request) for request in sent]
             yield calls[0] if self.samples == 1 else world.env.all_of(calls)
-            if any(request.generated < request.output for request in sent):
+            if any(call.value.generated < call.value.output for call in calls):
                 return
             said = prompt + answer
             content = longer(content, first + 1, said)

@@ -18,7 +18,9 @@ from typing import Any
 import click
 
 from sim.cli.calibrate import calibrate
+from sim.cli.show import show
 from sim.cli.validate import validate
+from sim.cli.workload import workload
 from sim.core.errors import BadInput
 
 BAD_INPUT, BROKEN_PIPE, SIGNALLED = 2, 141, 128
@@ -84,7 +86,9 @@ def main() -> None:
 
 
 main.add_command(calibrate)
+main.add_command(show)
 main.add_command(validate)
+main.add_command(workload)
 
 
 def _no_negative(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
@@ -116,6 +120,10 @@ def run(scenario: Path, folder: Path | None, sets: tuple[str, ...], seed: int | 
         from sim.cli import ladder
 
         sys.exit(ladder.run(spec, folder, _pages(flags["no_report"]), WRITTEN, **flags))
+    if spec.curve:
+        from sim.cli import curve
+
+        sys.exit(curve.run(spec, folder, _pages(flags["no_report"]), WRITTEN, **flags))
     if folder is not None:
         check_writable(folder, flags["force"])
     from sim.report.progress import progress
@@ -154,6 +162,10 @@ def report(folder: Path) -> None:
         for row in known.rows:
             _write_page(folder / row["folder"], lambda place: render(Result.open(place)))
         _write_page(folder, lambda place: ladder.render(known))
+    elif (folder / "curve.json").is_file():
+        from sim.cli import curve
+
+        _write_page(folder, lambda place: curve.render(curve.study.read(place)))
     else:
         _write_page(folder, lambda place: render(Result.open(place)))
     click.echo(f"written to {folder / 'report.html'}", err=True)
@@ -183,7 +195,7 @@ def _write_page(folder: Path, render: Callable[[Path], str]) -> None:
 def kinds(family: str | None, as_json: bool) -> None:
     """List what can be plugged in, of one FAMILY (router, workload, ...) or of all, with the options of each kind.
 
-    The families gpu, node and model are the catalogue of hardware and models.
+    The families gpu, node, model, prices and grid are the catalogue of hardware, models, price books and electricity.
     """
     from sim.core.errors import did_you_mean
     from sim.core.registry import FAMILIES

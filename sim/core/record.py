@@ -103,10 +103,11 @@ class Table:
     def label(self, column: str, text: str) -> int:
         """The code of a category's value, new or known."""
         codes, known = self._codes[column], self.labels[column]
-        if text not in codes or len(codes) != len(known):
-            if text not in known:
-                known.append(text)
+        if len(codes) != len(known):
             codes.update((text, code) for code, text in enumerate(known))
+        if text not in codes:
+            codes[text] = len(known)
+            known.append(text)
         return codes[text]
 
     def __len__(self) -> int:

@@ -6,6 +6,7 @@ Chunked prefill, preemption and resumption are the same arithmetic.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from sim.core.content import Content
@@ -27,12 +28,13 @@ class Request:
     `asked` are prompt and output as sent, while a static batch has padded them. A higher `priority` goes first where the batcher heeds it.
     `adapter` is the number of the low-rank adapter it asks for, -1: none. `service` says which replicas it goes to: those of its workload,
     or of a stage of a cascade. `pause` is how many seconds after its end its session is expected to ask again, NaN: never.
+    `watch`, where somebody has set it, is called when the first token is out. `reason` is why it was turned away or called off, else empty.
     """
 
     __slots__ = (
         "adapter", "admitted", "arrival", "asked", "brought", "cached", "computed", "content", "done", "fetch", "first", "generated", "id",
-        "joined", "last", "leaf", "linked", "order", "output", "pause", "preemptions", "priority", "prompt", "replica", "reply", "service",
-        "session", "stalled", "workload",
+        "joined", "last", "leaf", "linked", "order", "output", "pause", "preemptions", "priority", "prompt", "reason", "replica", "reply",
+        "service", "session", "stalled", "watch", "workload",
     )  # fmt: skip
 
     def __init__(self, id: int, arrival: float, prompt: int, output: int, workload: int = 0, session: int = -1):
@@ -45,6 +47,8 @@ class Request:
         self.content: Content | None = None
         self.leaf: Any = None
         self.done: Any = None
+        self.watch: Callable[[Request], None] | None = None
+        self.reason = ""
         self.brought = self.cached = self.computed = self.fetch = self.generated = 0
         self.linked = self.preemptions = self.priority = self.reply = 0
         self.asked: tuple[int, int] | None = None

@@ -24,7 +24,7 @@ REQUESTS = (
     Column("reason", "i4", "why it was rejected or failed", ("",)),
     Column("cached_tokens", "i4", "prompt tokens found in the KV cache when it was first admitted"),
     Column("common_tokens", "i4", "of them, tokens of a system prompt that sessions share"),
-    Column("overhead", "f8", "time in the API server and tokeniser, outside the engine, s; the times above are the engine's"),
+    Column("overhead", "f8", "time outside the engine (API server, tokeniser, way back from afar), s; the times above are the engine's"),
 )
 STRETCHES = (
     Column("start", "f8", "begin of the run of steps, s"),
@@ -121,13 +121,39 @@ USAGE = (
     Column("seconds", "f8", "its length, s"),
     Column("bytes", "f8", "bytes the link carried in it"),
 )
+SLOWDOWNS = (
+    Column("replica", "i4", "row of `replicas`"),
+    Column("start", "f8", "begin of a stretch whose collectives were slowed down by other traffic, s"),
+    Column("share", "f8", "of a link that they use, taken by that traffic"),
+    Column("seconds", "f8", "what each of its steps took longer, s"),
+)
+DELIVERIES = (
+    Column("workload", "i4", "which workload asked for it", ()),
+    Column("what", "i4", "what was sent", ("weight_sync", "checkpoint", "copy")),
+    Column("start", "f8", "when it began, s"),
+    Column("end", "f8", "when the last receiver had all of it, s (NaN: cut off)"),
+    Column("bytes", "f8", "bytes that each receiver gets"),
+    Column("receivers", "i4", "replicas or stores that get them; 0: there was nobody to send or to receive"),
+    Column("algorithm", "i4", "how it was spread", ("direct", "tree", "binomial", "pipeline")),
+)
 STARTS = (
     Column("replica", "i4", "row of `replicas`"),
-    Column("stage", "i4", "a stage of its start", ("wait", "provision", "image", "weights", "init", "capture")),
+    Column("stage", "i4", "a stage of its start; warm: kept without traffic; drain: takes no more, and finishes what it has",
+           ("wait", "provision", "image", "weights", "init", "capture", "warm", "drain")),
     Column("start", "f8", "s"),
     Column("end", "f8", "s (NaN: cut off)"),
     Column("bytes", "f8", "bytes that were brought for it"),
     Column("source", "i4", "where they came from", ("",)),
+)
+HELD = (
+    Column("request", "i8", "a request that no replica was ready for"),
+    Column("start", "f8", "since when it was held, s"),
+    Column("end", "f8", "when it was sent on or given up, s (NaN: never)"),
+)
+PLACES = (
+    Column("replica", "i4", "row of `replicas`"),
+    Column("host", "i4", "number of a host of the network"),
+    Column("gpu", "i4", "number of a GPU in it that is the replica's from its start to its end"),
 )
 SCALING = (
     Column("time", "f8", "when an autoscaler looked, s"),
@@ -144,13 +170,23 @@ ATTEMPTS = (
     Column("request", "i8", "a request sent for a caller's call"),
     Column("root", "i8", "the first request of that call"),
     Column("kind", "i4", "why it was sent", ("first", "retry", "hedge")),
-    Column("outcome", "i4", "what came of it", ("answered", "late", "rejected", "timeout", "abandoned", "open")),
+    Column("outcome", "i4", "what came of it; late: another one of the call was first",
+           ("answered", "late", "rejected", "timeout", "abandoned", "open")),
     Column("start", "f8", "when it was sent, s"),
     Column("end", "f8", "when its caller had the answer or gave it up, s (NaN: never)"),
 )
+LOSSES = (
+    Column("request", "i8", "a request that was let in and failed"),
+    Column("replica", "i4", "row of `replicas`, -1 if none"),
+    Column("time", "f8", "when it left, s"),
+    Column("stalled", "f8", "its last token, where it was preempted or handed on since then, s (NaN: it was not)"),
+    Column("computed", "i4", "tokens of it in the KV cache then"),
+)
 TABLES = {
     "requests": REQUESTS, "stretches": STRETCHES, "stalls": STALLS, "replicas": REPLICAS, "transfers": TRANSFERS, "adapters": ADAPTERS,
-    "stages": STAGES, "flows": FLOWS, "links": LINKS, "usage": USAGE, "starts": STARTS, "scaling": SCALING, "attempts": ATTEMPTS,
+    "stages": STAGES, "flows": FLOWS, "links": LINKS, "usage": USAGE, "starts": STARTS, "held": HELD, "places": PLACES, "scaling": SCALING,
+    "attempts": ATTEMPTS,
+    "losses": LOSSES, "slowdowns": SLOWDOWNS, "deliveries": DELIVERIES,
 }  # fmt: skip
 
 

@@ -63,6 +63,11 @@ class Drafting:
             seconds += times * stage.seconds(*work)
         return seconds
 
+    def network(self, decoders: int, chunks: Chunks) -> float:
+        """Seconds of collectives in them."""
+        works = _works(decoders, 0.0, chunks)
+        return sum(times * stage.network(count, some) for (times, stage), (count, _, some) in zip(self.passes, works, strict=False))
+
     def least(self, decoders: int, chunks: Chunks) -> float:
         """Seconds that a host needs to launch the passes that no graph holds."""
         tokens = sum(n for n, _ in chunks)

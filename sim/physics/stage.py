@@ -103,6 +103,12 @@ class Stage:
             self._decode[decoders] = Curve(self.context, total(costs))
         return self._decode[decoders].at(context)
 
+    def network(self, decoders: int, chunks: Chunks) -> float:
+        """Seconds of collectives in it, for any context."""
+        tokens = decoders * self.queries + sum(n for n, _ in chunks)
+        layers, head = self.layers.at(self.sizes.padded(tokens)), self.head.at(decoders * self.outputs + len(chunks))
+        return layers.network + head.network
+
     def least(self, tokens: int) -> float:
         """Seconds that a host needs to launch the kernels of so many tokens, where no graph does."""
         return 0.0 if self.sizes.graphed(tokens) else self.launches

@@ -22,6 +22,7 @@ from sim.physics.base import Cost, Work
 from sim.physics.curve import context_knots, total
 from sim.physics.drafting import Drafting
 from sim.physics.layers import Layers
+from sim.physics.power import at_clock, clock
 from sim.physics.speculation import Acceptance
 from sim.physics.stage import ROWS, Row, Sizes, Stage, Tokens
 from sim.spec.hardware import Gpu
@@ -41,7 +42,8 @@ class EngineStep:
     def __init__(self, llm: Llm, gpu: Gpu, pool: Pool):
         self.llm, self.gpu, self.pool = llm, gpu, pool
         self.stages, self.lanes = pool.parallel.pp, pool.parallel.pp * pool.parallel.dp
-        speculation, layers = pool.engine.speculative_config, Layers(llm, gpu, pool)
+        slowed = at_clock(gpu, clock(gpu, pool.power_cap))
+        speculation, layers = pool.engine.speculative_config, Layers(llm, slowed, pool)
         self.queries = speculation.queries if speculation else 1
         self.pace = Acceptance(speculation).e if speculation else 1.0
         self._new = float(self.queries)
@@ -52,7 +54,7 @@ class EngineStep:
         context = context_knots(pool.engine.max_model_len or llm.max_position, (window for window, _ in llm.kv_groups))
         sizes = Sizes(most, captured, context)
         self.target = target = Stage(layers, sizes, Tokens(self.queries, self.queries), self.stages, self.host)
-        self.drafting = Drafting(llm, gpu, pool, sizes) if speculation else None
+        self.drafting = Drafting(llm, slowed, pool, sizes) if speculation else None
         sole = target.together and len(target.attention) == 1 and self.lanes == 1 and not speculation
         self._sole = (_quickest(target.attention[0][0]), target.attention[0][1]) if sole else ()
         self._linear, self._head, self._launches = target.linear, target.projected, target.launches
@@ -107,6 +109,15 @@ class EngineStep:
             min(loads, key=_tokens).append(chunk)
         fullest = [max(loads[batch :: self.stages], key=_tokens) for batch in range(self.stages)]
         return [load for load in fullest if load or decoders]
+
+    def network(self, decoders: int, chunks: Sequence[tuple[int, int]]) -> float:
+        """Seconds of collectives in a step, those that `step` says, whatever the decoders hold."""
+        decoders, _ = self.share(decoders, 0.0)
+        batches = self.batches(decoders, chunks)
+        seconds = sum(self.target.network(decoders, some) for some in batches)
+        if self.drafting:
+            seconds += sum(self.drafting.network(decoders, some) for some in batches)
+        return self.stages / len(batches) * seconds
 
     # -- fast ------------------------------------------------------------
     def line(self, decoders: int, held: int) -> tuple[float, float, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
-from sim.report import services
+from sim.report import economics, services
 from sim.report.text import WHY
 from sim.report.words import dollars, figure, number, percent, scaled, seconds, together
 from sim.spec.hardware import KINDS
@@ -19,7 +19,7 @@ KIND_MARKS = {"measured": "good", "fitted": "good", "datasheet": "none", "judgem
 CHECKS = {
     "I1": "Every request ends once", "I2": "KV blocks are conserved", "I3": "Time runs forwards", "I4": "No idle engine with work",
     "I5": "Same seed, same tables", "I6": "No step beats the roofline", "I7": "No link beats its bandwidth",
-    "tokens": "Tokens are conserved", "littles_law": "Little's law",
+    "tokens": "Tokens are conserved", "littles_law": "Little's law", "lives": "Replicas work while they live",
 }  # fmt: skip
 
 
@@ -30,13 +30,14 @@ def render(result: Result) -> str:
     from sim.report.plots import plots
     from sim.spec.load import dump
 
-    summary, pools = result.summary, result.meta["pools"]
+    summary, pools, facts = result.summary, result.meta["pools"], Facts(result)
     room = files("sim.report")
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(room.joinpath("page.html").read_text("utf-8")).render(
         name=result.scenario.name, description=result.scenario.description, setting=_setting(result), verdict=summary["verdict"],
         summary=summary, css=room.joinpath("page.css").read_text("utf-8"), cards=_cards(summary), warnings=_warnings(result),
-        slo_mark=_slo_mark(summary["slo"]), limits=_limits(summary["slo"]), plots=plots(Facts(result)), percentiles=PERCENTILES,
+        slo_mark=_slo_mark(summary["slo"]), limits=_limits(summary["slo"]), plots=[*plots(facts), *economics.plots(facts)],
+        percentiles=PERCENTILES,
         latency=_latency(summary), panels=_panels(summary), pools=[_pool(pool) for pool in pools], gpus=_gpus(pools),
         audit=_audit(summary["audit"]), audit_mark=_audit_mark(summary["audit"]), run=_run(result), scenario=dump(result.scenario),
         metrics=METRICS.values(), pool_heads=services.POOLS, by_pool=services.pools(summary), class_heads=services.CLASSES,
@@ -73,18 +74,13 @@ def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
     if slo["attainment"] is not None:
         goodput = f"wanted {percent(slo['target'])}; goodput {number(slo['goodput_requests_per_s'])}/s"
         cards.append(_card("Within service levels", percent(slo["attainment"]), goodput))
-    kv, cost, energy = summary["kv"], summary["cost"], summary["energy"]
+    kv = summary["kv"]
     return [
         *cards,
         _card("GPUs busy", percent(gpu["busy_fraction"]), f"{gpu['count']} GPUs; MFU {percent(gpu['mfu'])}, MBU {percent(gpu['mbu'])}"),
         _card("KV cache, peak", percent(kv["peak_fraction"]), f"{kv['preemptions']:,} preemptions"),
-        _card("Per million output tokens", dollars(cost["usd_per_million_output_tokens"]), f"{dollars(cost['usd_per_hour'])} an hour"),
-        _card("Energy per output token", _joules(energy["joules_per_output_token"]), f"{number(energy['kwh'])} kWh in all"),
+        *(_card(*card) for card in economics.cards(summary)),
     ]
-
-
-def _joules(value: float | None) -> str:
-    return f"{number(value)} J"
 
 
 def _warnings(result: Result) -> list[str]:
@@ -140,7 +136,7 @@ def _latency(summary: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
     """Titles with (name, value) rows."""
-    rates, gpu, kv, cost, energy = (summary[key] for key in ("throughput", "gpu", "kv", "cost", "energy"))
+    rates, gpu, kv = (summary[key] for key in ("throughput", "gpu", "kv"))
     return [
         {"title": "Requests", "rows": [(status.capitalize(), f"{count:,}") for status, count in summary["requests"].items()]},
         {"title": "Throughput", "rows": [
@@ -157,12 +153,7 @@ def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
             *_moved(kv["moved"]),
             ("Preemptions", f"{kv['preemptions']:,}"),
         ]},
-        {"title": "Money and energy", "rows": [
-            ("Per hour", dollars(cost["usd_per_hour"])), ("This run", dollars(cost["usd_total"])),
-            ("Per million output tokens", dollars(cost["usd_per_million_output_tokens"])),
-            ("Per million tokens", dollars(cost["usd_per_million_total_tokens"])), ("Per request", dollars(cost["usd_per_request"])),
-            ("Energy of the GPUs", f"{number(energy['kwh'])} kWh"), ("Per output token", _joules(energy["joules_per_output_token"])),
-        ]},
+        *economics.panels(summary),
         *services.panels(summary),
     ]  # fmt: skip
 

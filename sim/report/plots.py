@@ -11,7 +11,8 @@ import numpy as np
 from sim.report.svg import SERIES, STYLE, svg
 from sim.report.words import seconds
 from sim.study.facts import Bins
-from sim.study.metrics import Facts, request_limits
+from sim.study.metrics import Facts
+from sim.study.slo import request_limits
 
 BINS = 240
 POINTS = 160
@@ -87,7 +88,7 @@ def _traffic(facts: Facts, line: Timeline) -> Plot:
         axes[0].set_title("arrivals per second")
         _area(axes[1], line.edges / clock, waiting, SERIES[1], "requests waiting for a first admission")
 
-    return _over_time("Traffic and queue", note, facts, draw)
+    return over_time("Traffic and queue", note, facts, draw)
 
 
 def _batch(facts: Facts, line: Timeline) -> Plot:
@@ -98,7 +99,7 @@ def _batch(facts: Facts, line: Timeline) -> Plot:
         _area(axes[0], line.edges / clock, running, SERIES[0], "requests in service")
         _area(axes[1], line.edges / clock, used, SERIES[2], "KV blocks in use, %")
 
-    return _over_time("Batch and KV cache", note, facts, draw)
+    return over_time("Batch and KV cache", note, facts, draw)
 
 
 def _gpu_time(facts: Facts, line: Timeline) -> Plot:
@@ -116,7 +117,7 @@ def _gpu_time(facts: Facts, line: Timeline) -> Plot:
         axes[0].set_ylim(0, 100)
         axes[0].legend(ncols=2, handlelength=1.2, **LEGEND)
 
-    return _over_time("What the GPUs did", note, facts, draw, rows=1)
+    return over_time("What the GPUs did", note, facts, draw, rows=1)
 
 
 def _pools(facts: Facts, line: Timeline) -> Plot:
@@ -132,7 +133,7 @@ def _pools(facts: Facts, line: Timeline) -> Plot:
         axes[0].set_ylim(0, 101)
         axes[0].legend(ncols=4, handlelength=1.8, **LEGEND)
 
-    return _over_time("Busy GPUs by pool", note, facts, draw, rows=1)
+    return over_time("Busy GPUs by pool", note, facts, draw, rows=1)
 
 
 def _spread(facts: Facts, measure: str, title: str, values: np.ndarray) -> Plot:
@@ -191,12 +192,12 @@ def _area(axes: Any, edges: np.ndarray, values: np.ndarray, colour: str, title: 
     axes.set_title(title)
 
 
-def _over_time(title: str, note: str, facts: Facts, draw: Callable[[Any, float], None], rows: int = 2) -> Plot:
+def over_time(title: str, note: str, facts: Facts, draw: Callable[[Any, float], None], rows: int = 2) -> Plot:
     """A figure of `rows` axes that share the clock, in the unit that suits the run's length."""
     from matplotlib.figure import Figure
 
     unit, clock = next(((u, s) for s, u in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")) if facts.end >= 2 * s), ("s", 1.0))
-    figure = Figure(figsize=(4.3, 3.0), layout="constrained")
+    figure = Figure(figsize=(4.3, max(3.0, 1.45 * rows)), layout="constrained")
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     draw(axes, clock)
     axes[-1].set_xlabel(f"time, {unit}")

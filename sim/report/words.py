@@ -9,7 +9,7 @@ _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _TIMES = ((86400.0, "d", 2), (3600.0, "h", 2), (60.0, "min", 5), (1.0, "s", 1), (1e-3, "ms", 1), (1e-6, "µs", 1), (1e-9, "ns", 1))
 _UNITS = {
     "memory": "B", "bandwidth": "B/s", "l2": "B", "flops": "FLOP/s", "tdp": "W", "idle_watts": "W", "price_per_hour": "USD/h",
-    "nvlink": "B/s", "pcie": "B/s",
+    "nvlink": "B/s", "pcie": "B/s", "grid": "gCO2e/kWh",
 }  # fmt: skip
 
 

@@ -55,14 +55,14 @@ def clashes(options: Mapping[str, Any], batcher: Mapping[str, Any]) -> list[str]
     return wrong
 
 
-def misplaced(options: Mapping[str, Any], tiers: Sequence[tuple[str, float | None]], retention: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the lower tiers of a KV cache, given as (kind, bandwidth), and with what is kept for sessions, in words."""
+def misplaced(options: Mapping[str, Any], tiers: Sequence[tuple[str, bool]], retention: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the lower tiers of a KV cache, given as (kind, whether it has a speed), and with what sessions keep."""
     kinds, wrong = [kind for kind, _ in tiers], []
     twice = [kind for place, kind in enumerate(kinds) if kind in kinds[:place]]
     wrong += [f"two kv_tiers are of kind {kind}; give one with the capacity of both" for kind in twice]
     if "host" in kinds[1:] and kinds[0] != "host":
         wrong.append("kv_tiers: host has to come first; blocks pass through its memory on the way to all others")
-    wrong += [f"kv_tiers: {kind} has no bandwidth; only host has a default" for kind, speed in tiers if kind != "host" and speed is None]
+    wrong += [f"kv_tiers: {kind} has no bandwidth; only host has a default" for kind, speed in tiers if kind != "host" and not speed]
     wrong += [
         f"{key} ({options[key]}) is set; there are no kv_tiers it could be about"
         for key in ("kv_offload", "kv_reload") if options[key] is not None and not tiers

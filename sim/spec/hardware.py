@@ -32,6 +32,8 @@ NODE_FIGURES = {
     "gpus": "count", "domain": "count", "cpu_cores": "count", "host_memory": "size", "nic_bandwidth": "bandwidth0", "nics": "count0",
     "overhead_watts": "number0",
 }
+# Figures of a node that a profile may leave out: 0 then.
+OPTIONAL = {"memory_bandwidth": "bandwidth"}
 
 
 def _worst(figures: Mapping[str, Figure], prefixes: tuple[str, ...]) -> str:
@@ -94,7 +96,8 @@ class Gpu:
 class Node:
     """One host. `domain`: GPUs that share one NVLink domain (1: none; in a rack it may exceed `gpus`).
 
-    `fits` lists the GPUs it takes, `nic_bandwidth` is bytes/s one way per GPU, `overhead_watts` all it draws besides its GPUs.
+    `fits` lists the GPUs it takes, `nic_bandwidth` is bytes/s one way per GPU, `overhead_watts` all it draws besides its GPUs,
+    `memory_bandwidth` bytes/s of its main memory, reads and writes together (0: unknown, no limit).
     """
 
     name: str
@@ -108,6 +111,7 @@ class Node:
     nic_bandwidth: float
     nics: int
     overhead_watts: float
+    memory_bandwidth: float
     figures: dict[str, Figure]
 
     @property
@@ -182,6 +186,7 @@ def _read_node(path: Traversable) -> Node:
     profile = Profile(path)
     title, interconnect, fits = profile.text("title"), profile.text("interconnect", INTERCONNECTS), profile.names("fits")
     values: dict[str, Any] = {key: profile.figure(key, kind) for key, kind in NODE_FIGURES.items()}
+    values |= {key: profile.figure(key, kind) if key in profile.data else 0.0 for key, kind in OPTIONAL.items()}
     profile.finish({"title", "interconnect", "fits", *values})
     counts = {key: int(values.pop(key)) for key in ("gpus", "domain", "cpu_cores", "nics")}
     return Node(_stem(path), title, fits, interconnect, figures=profile.figures, **counts, **values)

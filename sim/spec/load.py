@@ -17,12 +17,15 @@ from pydantic import BaseModel
 
 from sim.core.errors import BadInput, Problem
 from sim.core.explain import show, validate
-from sim.core.registry import ADMISSIONS, BATCHERS, RETENTIONS, ROUTERS, WORKLOADS, Family, hints
+from sim.core.registry import ADMISSIONS, AUTOSCALERS, BATCHERS, PLACERS, RETENTIONS, ROUTERS, WORKLOADS, Family, hints
 from sim.spec import compose, ladder, outside
+from sim.spec.network import Network
 from sim.spec.scenario import Cluster, EngineOptions, Scenario
 from sim.spec.yaml_marks import Document, Dumper, Place, Route
 
 Sets = Sequence[str] | Mapping[str, Any]
+# Whose schema holds a kind that may be left to its default; else the cluster.
+OWNERS: dict[str, type[BaseModel]] = {"batcher": EngineOptions, "retention": EngineOptions, "placement": Network}
 
 
 def load(path: str | Path, sets: Sets = (), *, lookup: bool = True) -> Scenario:
@@ -129,10 +132,14 @@ def sites(raw: Mapping[str, Any]) -> Iterator[tuple[Route, Family]]:
     if isinstance(cluster, dict):
         yield ("cluster", "router"), ROUTERS
         yield ("cluster", "admission"), ADMISSIONS
+        if isinstance(cluster.get("network"), dict):
+            yield ("cluster", "network", "placement"), PLACERS
         for index, pool in enumerate(_list(cluster.get("pools"))):
             if isinstance(pool, dict) and isinstance(pool.get("engine", {}), dict):
                 yield ("cluster", "pools", index, "engine", "batcher"), BATCHERS
                 yield ("cluster", "pools", index, "engine", "retention"), RETENTIONS
+            if isinstance(pool, dict) and isinstance(pool.get("autoscale"), dict) and "policy" in pool["autoscale"]:
+                yield ("cluster", "pools", index, "autoscale", "policy"), AUTOSCALERS
     for index, _ in enumerate(_list(raw.get("workloads"))):
         yield ("workloads", index), WORKLOADS
 
@@ -147,7 +154,7 @@ def _get(raw: Any, route: Route) -> Any:
     for part in way:
         raw = raw.get(part, {}) if isinstance(raw, dict) else raw[part]
     if isinstance(raw, dict) and last not in raw:
-        return _default(EngineOptions if last in ("batcher", "retention") else Cluster, str(last))
+        return _default(OWNERS.get(str(last), Cluster), str(last))
     return raw[last]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sim.core import registry
 from sim.core.errors import BadInput, Problem
+from sim.spec import over_network, power, prices, wiring
 from sim.spec.yaml_marks import Document, Place, Route
 
 SUFFIXES = (".json", ".yaml", ".yml")
@@ -27,8 +28,15 @@ def absolute(document: Document) -> dict[str, Any]:
         drafts = _mapping(_mapping(pool.get("engine")).get("speculative_config"))
         paths.names(drafts, ("cluster", "pools", index, "engine", "speculative_config"), ("model",))
         paths.kind(registry.BATCHERS, _mapping(pool.get("engine")).get("batcher"), ("cluster", "pools", index, "engine", "batcher"))
+    paths.names(_mapping(data.get("prices")), ("prices",), ("book",))
+    paths.names(_mapping(data.get("carbon")), ("carbon",), ("grid",))
+    for key in ("pools", "regions"):
+        said = _mapping(_mapping(data.get("carbon")).get(key))
+        paths.names(said, ("carbon", key), tuple(said))
     paths.kind(registry.ROUTERS, cluster.get("router"), ("cluster", "router"))
     paths.kind(registry.ADMISSIONS, cluster.get("admission"), ("cluster", "admission"))
+    for index, group in _items(_mapping(cluster.get("network")).get("hosts")):
+        paths.names(group, ("cluster", "network", "hosts", index), ("gpu", "node"))
     for index, workload in _items(data.get("workloads")):
         paths.kind(registry.WORKLOADS, workload, ("workloads", index))
     return data
@@ -38,6 +46,8 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
     """Unknown catalogue names, files that are not there, and layouts that the model or the node rules out."""
     found: list[Problem] = []
     pools = _items(_mapping(raw.get("cluster")).get("pools"))
+    found += prices.problems(raw.get("prices"), [pool for _, pool in pools])
+    found += power.problems(raw.get("carbon"), [pool for _, pool in pools])
     default = raw.get("model")
     shared = _look_up("model", default, "model", found) if isinstance(default, str) else None
     for index, pool in pools:
@@ -49,6 +59,8 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
             found.append(Problem(f"{gpu.name} does not go into {node.name}, which takes {', '.join(node.fits)}", f"{path}.node"))
         found += _layout(pool, path, model, node)
         found += _drafts(pool, path, model)
+    found += wiring.problems(_mapping(raw.get("cluster")))
+    found += over_network.problems(raw)
     for index, workload in _items(raw.get("workloads")):
         found += [
             Problem(f"no such file: {file}" if file else "found an empty text; the path of a file is wanted", f"workloads.{index}.{key}")

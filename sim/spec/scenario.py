@@ -9,19 +9,27 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
 from sim.core.units import Bytes, BytesPerSecond, Seconds
 from sim.spec.cascade import Cascade
+from sim.spec.curve import Curve
 from sim.spec.fit import release
 from sim.spec.fitting import claims, clashes, filled, misplaced
 from sim.spec.frozen import Spec
 from sim.spec.ladder import Rung
 from sim.spec.lora import Lora
+from sim.spec.network import Network
+from sim.spec.power import Carbon, Power
+from sim.spec.prices import Prices
+from sim.spec.regions import Way
+from sim.spec.scaling import Autoscale, ColdStart, fitting
+from sim.spec.tiers import KvTier
+from sim.spec.views import Views
 
 Positive = Annotated[int, Field(ge=1)]
 # The most that is simulated: far beyond any engine, and a slip of the keyboard does not eat the machine.
-Replicas = Annotated[int, Field(ge=1, le=100_000)]
+Replicas = Annotated[int, Field(ge=0, le=100_000)]
 Sequences = Annotated[int, Field(ge=1, le=65_536)]
 Budget = Annotated[int, Field(ge=1, le=10_000_000)]
 BlockSize = Annotated[int, Field(ge=1, le=1024)]
@@ -167,15 +175,6 @@ class Speculation(Spec):
         return self
 
 
-class KvTier(Spec):
-    """Room for KV blocks below the GPU's memory. Figures are of a replica: each has its own tiers, which its GPUs share."""
-
-    kind: Literal["host", "ssd", "remote"]
-    capacity: Annotated[Bytes, Field(gt=0)]
-    bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = Field(None, description="each way together; default for host: PCIe x GPUs")
-    latency: Seconds = Field(0.0, ge=0, le=60, description="before each transfer begins")
-
-
 class EngineOptions(Spec):
     """vLLM's engine arguments, by their names, whatever the `framework`. `exact_steps` runs one event per step: slow, for checking."""
 
@@ -228,7 +227,7 @@ class EngineOptions(Spec):
 
     @model_validator(mode="after")
     def _kept(self) -> EngineOptions:
-        wrong = misplaced(dict(self), [(tier.kind, tier.bandwidth) for tier in self.kv_tiers], self.retention)
+        wrong = misplaced(dict(self), [(tier.kind, tier.has_speed) for tier in self.kv_tiers], self.retention)
         if wrong:
             raise ValueError("; ".join(wrong))
         return self
@@ -257,12 +256,32 @@ class Pool(Spec):
     role: Literal["both", "prefill", "decode"] = Field("both", description="prefill: computes prompts and hands their KV to decode pools")
     gpu: str
     node: str | None = Field(None, description="node of the catalogue; default: the GPU's usual one")
-    replicas: Replicas = 1
+    autoscale: Autoscale | None = Field(None, description="who decides how many replicas there are; default: `replicas`, for ever")
+    replicas: Replicas = Field(1, description="with autoscale: at the start")
     parallel: Parallel = Parallel()
     precision: Precision = Precision()
     engine: EngineOptions = EngineOptions()
     gpu_memory: GpuMemory | None = Field(None, description="memory of one GPU; default: the GPU profile's")
     price_per_hour: Price | None = Field(None, description="dollars per GPU-hour; default: the GPU profile's")
+    region: str = Field("", description="where it stands; given, all pools and workloads say theirs")
+    weight: Annotated[float, Field(gt=0, le=1e9)] | None = Field(None, description="of each of its replicas, for weighted routing")
+    power_cap: Annotated[float, Field(gt=0, le=1e5)] | None = Field(None, description="watts of one GPU, held by a lower clock")
+    start: ColdStart | None = Field(None, description="how a replica comes up during the run")
+    warm: Annotated[int, Field(ge=0, le=100_000)] = Field(0, description="replicas kept initialised without traffic, beside the others")
+
+    @field_validator("replicas")
+    @classmethod
+    def _some(cls, replicas: int, info: Any) -> int:
+        if replicas < 1 and not info.data.get("autoscale"):
+            raise ValueError(f"found {replicas}; a value of at least 1 is wanted, unless autoscale may start some")
+        return replicas
+
+    @model_validator(mode="after")
+    def _scaled(self) -> Pool:
+        wrong = fitting(self.replicas, self.autoscale, self.start, self.warm)
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
 
     @model_validator(mode="after")
     def _passed_on(self) -> Pool:
@@ -273,12 +292,17 @@ class Pool(Spec):
 
 
 class Disaggregation(Spec):
-    """How prompts computed on prefill pools reach decode pools. `bandwidth` is one GPU's, one way; default: the node's network cards."""
+    """How prompts computed on prefill pools reach decode pools. `bandwidth` is one GPU's, one way; default: the node's network cards.
+
+    With `cluster.network` they share its links: `bandwidth` is then the most that a GPU sends of one of them, and `latency` comes on top.
+    """
 
     short_prompt: OrNone = Field(0, description="prompts up to so many tokens are computed by the decode pool itself")
     bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = None
     latency: Seconds = Field(0.0, ge=0, le=60)
     layerwise: bool = Field(True, description="a layer's KV may leave while later layers are computed")
+    weight: Annotated[float, Field(gt=0, le=1e6)] = Field(1.0, description="share of links beside other traffic of the network")
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="on the network; what has a higher one goes first")
 
 
 class Cluster(Spec):
@@ -286,6 +310,9 @@ class Cluster(Spec):
     router: dict[str, Any] = Field(default_factory=lambda: {"kind": "least_loaded"})
     admission: dict[str, Any] = Field(default_factory=lambda: {"kind": "always"})
     disaggregation: Disaggregation | None = Field(None, description="only with prefill and decode pools")
+    network: Network | None = Field(None, description="hosts and what connects them; default: every transfer has its link to itself")
+    views: Views | None = Field(None, description="how old what routers see is; default: as of now")
+    regions: tuple[Way, ...] = Field((), description="how far requests travel between regions")
     cascades: tuple[Cascade, ...] = ()
     quality: dict[str, float] = Field(default_factory=dict, description="of the answers of a pool or model, as you know it")
 
@@ -295,6 +322,13 @@ class Cluster(Spec):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two pools are named {', '.join(twice)}; pool names must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _weighed(self) -> Cluster:
+        without = [pool.name for pool in self.pools if pool.weight is None]
+        if without and len(without) < len(self.pools):
+            raise ValueError(f"some pools have a weight and {', '.join(without)} none; give all one, or none, and they come from speed")
         return self
 
     @model_validator(mode="after")
@@ -343,8 +377,18 @@ class Scenario(Spec):
     cluster: Cluster
     workloads: tuple[dict[str, Any], ...] = Field(min_length=1)
     slo: Slo = Slo()
+    prices: Prices | None = Field(None, description="default: the GPU profiles' prices")
+    power: Power | None = Field(None, description="of the site; default: a PUE of 1.2")
+    carbon: Carbon | None = Field(None, description="whose electricity; default: no carbon figures")
     ladder: tuple[Rung, ...] = Field((), description="the scenario changed step by step, each on top of those before it")
+    curve: Curve | None = Field(None, description="run at one load after the other, to see speed against cost")
     _places: Any = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _one_study(self) -> Scenario:
+        if self.ladder and self.curve:
+            raise ValueError("there are a ladder and a curve; give one of them, and the other in a scenario that extends this one")
+        return self
 
     def __eq__(self, other: object) -> bool:
         # Where a scenario was written, kept in `_places` for late errors, is not part of what it says.

@@ -8,19 +8,22 @@ from typing import Any, NamedTuple
 
 from sim.core import registry
 from sim.core.registry import FAMILIES, Family
+from sim.spec.network import preset_names
 from sim.spec.scenario import Scenario
 
 # Where the schema leaves a plain mapping for a kind: definition (None: the scenario itself), key, family, whether it is a list.
 PLUGS = (
     ("Cluster", "router", registry.ROUTERS, False),
     ("Cluster", "admission", registry.ADMISSIONS, False),
+    ("Network", "placement", registry.PLACERS, False),
     ("EngineOptions", "batcher", registry.BATCHERS, False),
     ("EngineOptions", "retention", registry.RETENTIONS, False),
+    ("Autoscale", "policy", registry.AUTOSCALERS, False),
     (None, "workloads", registry.WORKLOADS, True),
 )
 
 
-CATALOGUE = ("gpu", "node", "model")
+CATALOGUE = ("gpu", "node", "model", "prices", "grid")
 
 
 class Option(NamedTuple):
@@ -47,9 +50,13 @@ def kinds(family: str | None = None) -> list[Kind]:
 
 
 def catalogue(family: str) -> list[Kind]:
-    """The names that may stand for a GPU, a node or a model."""
-    from sim.spec import hardware, llm
+    """The names that may stand for a GPU, a node, a model, a price book or a grid."""
+    from sim.spec import hardware, llm, power, prices
 
+    if family == "prices":
+        return [Kind(family, name, prices.book(name).title, ()) for name in prices.book_names()]
+    if family == "grid":
+        return [Kind(family, name, power.grid(name).title, ()) for name in power.grid_names()]
     if family == "model":
         return [Kind(family, name, "", ()) for name in llm.llm_names()]
     if family == "gpu":
@@ -99,10 +106,16 @@ def _define(definitions: dict[str, Any], family: Family, name: str) -> None:
 
 
 def _accept_shorthand(schema: dict[str, Any]) -> None:
-    """One word stands for a whole precision, and what `extends` brings in cannot be required of a file."""
+    """One word stands for a precision or a fabric, a time for how it varies; what `extends` brings in cannot be required of a file."""
     precision = schema["$defs"]["Precision"]
     words = precision["properties"]["attention"]["enum"]
     schema["$defs"]["Precision"] = {"anyOf": [{"enum": words}, precision], "description": precision.pop("description", "")}
+    fabric = schema["$defs"]["Fabric"]
+    # Of the keys of a fabric, a preset brings those that are left out.
+    fabric["anyOf"] = [{"required": fabric.pop("required")}, {"required": ["preset"]}]
+    schema["$defs"]["Fabric"] = {"anyOf": [{"enum": preset_names()}, fabric], "description": fabric.pop("description", "")}
+    for name in ("Spread", "Image", "Weights"):
+        schema["$defs"][name] = {"anyOf": [{"type": ["number", "string"]}, schema["$defs"][name]]}
     required = schema.pop("required")
     schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]
 

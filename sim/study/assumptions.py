@@ -4,28 +4,36 @@ Metrics (utilisation, money, energy), the audit's roofline and the report's tabl
 """
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sim.physics.memory import Memory
+from sim.physics.power import clock
 from sim.physics.step import EngineStep
 from sim.spec.dtype import DTYPES
 from sim.spec.fit import Fit
-from sim.spec.scenario import Pool
+from sim.spec.hardware import node
+from sim.spec.power import grid
+from sim.spec.prices import Terms, book, terms
+from sim.spec.profile import Figure
+from sim.spec.scenario import Pool, Scenario
 
 
-def pool_facts(pool: Pool, model: EngineStep, memory: Memory, longest: int) -> dict[str, Any]:
+def pool_facts(pool: Pool, model: EngineStep, memory: Memory, longest: int, scenario: Scenario | None = None) -> dict[str, Any]:
     """One pool's facts, of one replica where not said otherwise; `longest` is the longest request's tokens.
 
     FLOP and bytes are lower bounds: sliding-window layers' attention and the vocabulary projection of prompt tokens are left out, so that
     utilisation is never flattered and the roofline is a floor.
     """
+    host, paid = node(pool.node or model.gpu.node), _paid(pool, model, scenario)
     chip, llm, gpus, kv = model.gpu, model.llm, pool.parallel.gpus, pool.precision.kv
     linear = [(m, dtype, count) for m, dtype, count in llm.linear(pool.precision) if m.part != "lm_head"]
     full_layers = sum(layers for window, layers in llm.kv_groups if window == 0)
     return {
         "name": pool.name, "model": llm.name, "gpu": chip.name, "gpus": gpus, "replicas": pool.replicas,
-        "price_per_hour": pool.price_per_hour if pool.price_per_hour is not None else chip.price_per_hour,
-        "tdp": chip.tdp, "idle_watts": chip.idle_watts,
+        "price_per_hour": paid.price, "beyond_price_per_hour": paid.beyond, "reserved": paid.reserved, "commitment": paid.kind,
+        "tdp": chip.tdp, "idle_watts": chip.idle_watts, "power_cap": pool.power_cap or chip.tdp, "clock": clock(chip, pool.power_cap),
+        "host_watts": host.overhead_watts / host.gpus,
         "peak_flops": max([chip.flops["bf16"], *(chip.peak(DTYPES[dtype].peak) for _, dtype, _ in linear)]) * gpus,
         "bandwidth": chip.bandwidth * gpus,
         "weight_bytes": sum(count * m.n * m.k * m.experts * DTYPES[dtype].weight for m, dtype, count in linear),
@@ -38,9 +46,32 @@ def pool_facts(pool: Pool, model: EngineStep, memory: Memory, longest: int) -> d
                    "per_block": memory.per_block},
         "provenance": [
             {"name": name, "value": figure.value, "kind": figure.kind, "source": figure.source, "date": figure.date}
-            for name, figure in sorted(chip.figures.items())
+            for name, figure in [*sorted(chip.figures.items()), *paid.figures, *_grid(pool, scenario)]
+            if name != "price_per_hour" or paid.kind == "profile"
         ] + [_kernel(fit) for fit in model.used],
         "extrapolated": sorted(model.assumed(longest)),
+    }  # fmt: skip
+
+
+def _paid(pool: Pool, model: EngineStep, scenario: Scenario | None) -> Terms:
+    return terms(scenario.prices if scenario else None, pool, model.gpu.name, model.gpu.price_per_hour)
+
+
+def _grid(pool: Pool, scenario: Scenario | None) -> list[tuple[str, Figure]]:
+    """The mean of the grid that feeds a pool, if there is one, as a line of provenance."""
+    if scenario is None or scenario.carbon is None:
+        return []
+    found = grid(scenario.carbon.of(pool.name, pool.region))  # type: ignore[arg-type]
+    return [("grid", replace(found.figure, value=sum(found.hours) / len(found.hours)))]
+
+
+def site(scenario: Scenario) -> dict[str, Any]:
+    """Facts of the site: `other_prices` of the price book, and of each pool the grid that feeds it; empty where there are none."""
+    grids = {pool.name: grid(scenario.carbon.of(pool.name, pool.region)) for pool in scenario.cluster.pools} if scenario.carbon else {}  # type: ignore[arg-type]
+    return {
+        "other_prices": book(scenario.prices.book).others if scenario.prices else {},
+        "grids": {name: {"grid": one.name, "hours": list(one.hours), "kind": one.figure.kind, "source": one.figure.source}
+                  for name, one in grids.items()},
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Invariants checked on the tables of every run (numbers as in the design): each entry says whether it holds, on how many rows, and what
-broke first. I7 looks at lower KV tiers; I8 waits for the tables it needs. Two conservation laws are added: `tokens` and `littles_law`.
+broke first. I7 looks at the network and at lower KV tiers; I8 waits for the tables it needs. Two conservation laws are added: `tokens` and
+`littles_law`.
 
 All checks are necessary conditions that hold exactly but for rounding, so a failure is a fault of the simulator, never of the scenario.
 """
@@ -16,8 +17,9 @@ from sim.core.request import COMPLETED, FAILED, REJECTED, STATUSES, UNFINISHED
 from sim.study.facts import Tables
 from sim.study.idle import SLACK, Gaps, by_replica, idle, keys
 from sim.study.kv_waste import Waste
+from sim.study.network import moves
 from sim.study.result import Result
-from sim.study.tiers import links
+from sim.study.starts import lives
 
 Entry = dict[str, Any]
 
@@ -38,9 +40,10 @@ def check(tables: Tables) -> dict[str, Entry]:
         "I4": _entry(*idle(tables, gaps), "no idle engine with runnable work, in any gap between stretches"),
         "I5": _content(tables),
         "I6": _roofline(tables),
-        "I7": _entry(*links(tables), "no transfer from or to a lower KV tier beyond the capacity of its link"),
+        "I7": _entry(*moves(tables), "bytes sent = bytes received; no link, and no transfer from or to a KV tier, above capacity"),
         "tokens": _tokens(tables),
         "littles_law": _little(tables),
+        "lives": _entry(*lives(tables), "engines work while their replica is ready, its stages follow each other, a GPU is one replica's"),
     }
 
 
@@ -184,11 +187,12 @@ def _tokens(tables: Tables) -> Entry:
     All members of a static batch generate as many as its longest answer. With speculation the steps of a request count at the expected
     pace, and what it got beyond that when it leaves.
     """
-    if tables.counts[FAILED]:
-        return _entry(0, [], "skipped: tokens of failed requests are not told apart")
-    if tables.drafted and tables.counts[UNFINISHED]:
+    if tables.drafted and (tables.counts[UNFINISHED] or tables.counts[FAILED]):
         return _entry(0, [], "skipped: requests were cut off whose steps are recorded at the expected pace")
-    pads, batches, emitted = Waste(tables).pads, Batches(), float(sum(len(stalls) for stalls in tables.stalls()))
+    pads = Waste(tables).pads
+    if pads.any() and tables.counts[FAILED]:
+        return _entry(0, [], "skipped: static batches went on without those called off, whose padding is not recorded")
+    batches, emitted = Batches(), float(sum(len(stalls) for stalls in tables.stalls()))
     asked = 0
     for rows in tables.requests():
         asked += int(rows["output_tokens"].sum(dtype="i8"))
@@ -231,14 +235,19 @@ def _little(tables: Tables) -> Entry:
     """Little's law over decoding: seconds from first to last token, summed over requests, = decoders integrated over time, plus stalls.
     Decoders that pause count.
 
-    The left side comes from the requests, the right side from the engines. Holds when every accepted request completed.
+    The left side comes from the requests, the right side from the engines. Holds when every accepted request completed, or was called off.
     """
-    if tables.counts[FAILED] or tables.counts[UNFINISHED]:
-        return _entry(0, [], "skipped: requests were cut off or failed while decoding")
-    sojourn = sum(float((rows["last_token"] - rows["first_token"])[rows["status"] == COMPLETED].sum()) for rows in tables.requests())
+    if tables.counts[UNFINISHED]:
+        return _entry(0, [], "skipped: requests were cut off while decoding")
+    sojourn = 0.0
+    for rows in tables.requests():
+        sojourn += float((rows["last_token"] - rows["first_token"])[rows["status"] == COMPLETED].sum())
+        failed = (rows["status"] == FAILED) & ~np.isnan(rows["first_token"])
+        if failed.any():
+            sojourn += float((tables.losses.decoding_until(rows["request"][failed]) - rows["first_token"][failed]).sum())
     present = sum(float(((page["decoders"] + page["paused"]) * page["seconds"]).sum()) for page in tables.stretches())
     present += sum(float(stalls.sum()) for stalls in tables.stalls())
     # Sums of millions of differences of clock times: rounding grows with the clock, not with the sum.
     close = abs(sojourn - present) <= 1e-6 * max(sojourn, present) + 1e-12 * tables.end * max(int(tables.counts.sum()), 1)
     faults = [] if close else [f"requests decoded for {sojourn:.9g} s in all, engines held decoders for {present:.9g} s"]
-    return _entry(int(tables.counts[COMPLETED]), faults, "mean number decoding = completions per second x mean decode time")
+    return _entry(int(tables.counts[[COMPLETED, FAILED]].sum()), faults, "mean number decoding = completions per second x mean decode time")

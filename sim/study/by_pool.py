@@ -7,7 +7,9 @@ import numpy as np
 
 from sim.core.request import COMPLETED
 from sim.study.measures import MEASURES
+from sim.study.money import pool_usd
 from sim.study.spread import distribution
+from sim.study.starts import most_at_once
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
@@ -24,13 +26,13 @@ def by_pool(facts: Facts) -> dict[str, dict[str, Any]] | None:
     names = list(facts.pools)
     of_replica = np.array([names.index(name) for name in facts.pool_of_replica])
     busy, handed = _busy(facts, of_replica, len(names)), _handed(facts, of_replica, len(names))
-    time, price = facts.gpus * facts.lifetimes, facts.per_replica("price_per_hour")
+    time, spent = facts.gpus * facts.lifetimes, pool_usd(facts)
     found = {}
     for number, name in enumerate(names):
         mine = of_replica == number
-        usd = float((price * time)[mine].sum()) / 3600
+        usd = float(spent[number])
         found[name] = _pool(facts, of_replica, number) | {
-            "gpus": int(facts.gpus[mine].sum()),
+            "gpus": int(most_at_once(facts.replicas["start"][mine], facts.replicas["end"][mine], facts.gpus[mine])),
             "busy_fraction": _ratio(busy[number], float(time[mine].sum())),
             "usd_total": usd,
             "handed_on": int(handed[number]),

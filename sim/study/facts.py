@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sim.core.record import Page, Table
-from sim.core.request import STATUSES, UNFINISHED
+from sim.core.request import FAILED, STATUSES, UNFINISHED
+from sim.spec.regions import ways
 from sim.study.result import Result
 
 
@@ -51,10 +52,33 @@ class Tables:
         return (float(min(ends)[0]), float(max(last for _, last in ends))) if ends else (0.0, 0.0)
 
     @functools.cached_property
+    def away(self) -> np.ndarray:
+        """Seconds, one way, from the region of each workload (row) to each replica (column)."""
+        cluster, workloads = self.result.scenario.cluster, self.result.scenario.workloads
+        between = ways(cluster)
+        home = {pool.name: pool.region for pool in cluster.pools}
+        origins = [options.get("region", "") for options in workloads]
+        return np.array([[between.get((origin, home[pool]), 0.0) for pool in self.pool_of_replica] for origin in origins])
+
+    @functools.cached_property
     def drafted(self) -> int:
         """Most tokens any pool drafts ahead; 0 without speculation."""
         configs = [pool.engine.speculative_config for pool in self.result.scenario.cluster.pools]
         return max((config.num_speculative_tokens for config in configs if config), default=0)
+
+    @functools.cached_property
+    def spare_copies(self) -> int:
+        """Failed requests whose caller had sent another copy, and got its answer from that one."""
+        labels = self.result.tables["requests"].labels["reason"]
+        if not self.counts[FAILED] or "hedged" not in labels:
+            return 0
+        code = labels.index("hedged")
+        return sum(int((page["reason"] == code).sum()) for page in self.requests())
+
+    @functools.cached_property
+    def losses(self) -> Losses:
+        """When requests that failed left."""
+        return Losses(self.result.tables["losses"])
 
     def in_role(self, role: str) -> np.ndarray:
         """Which replicas belong to pools of a role."""
@@ -106,17 +130,48 @@ class Tables:
         return np.maximum(np.minimum(end, self.end) - np.maximum(start, self.begin), 0.0)
 
     def admissions(self, page: Page) -> np.ndarray:
-        """When each wait for a first admission ended; never-admitted requests wait to the end of the run unless they were lost."""
+        """When each wait for a first admission ended; who was never admitted waited until called off, or to the end of the run, and not
+        at all when turned away.
+        """
         return self._until(page, page["admitted"])
 
     def departures(self, page: Page) -> np.ndarray:
-        """When each request left; unfinished ones stay to the end of the run, lost ones never came in."""
+        """When each request left; unfinished ones stay to the end of the run, those turned away never came in."""
         return self._until(page, page["last_token"])
 
     def _until(self, page: Page, times: np.ndarray) -> np.ndarray:
         arrival = page["arrival"]
         never = np.where(page["status"] == UNFINISHED, np.maximum(self.end, arrival), arrival)
+        failed = page["status"] == FAILED
+        if failed.any():
+            never[failed] = self.losses.left(page["request"][failed])
         return np.where(np.isnan(times), never, times)
+
+
+class Losses:
+    """Requests that failed after they were let in."""
+
+    def __init__(self, table: Table):
+        order = np.argsort(table["request"])
+        self._request, self._time, self._stalled = (table[name][order] for name in ("request", "time", "stalled"))
+        self._computed = table["computed"][order]
+
+    def left(self, requests: np.ndarray) -> np.ndarray:
+        """When each of these left, s."""
+        return self._of(self._time, requests)
+
+    def decoding_until(self, requests: np.ndarray) -> np.ndarray:
+        """When each of these, which had a first token, last was a decoder, s."""
+        stalled = self._of(self._stalled, requests)
+        return np.where(np.isnan(stalled), self.left(requests), stalled)
+
+    def computed(self, requests: np.ndarray) -> np.ndarray:
+        """Tokens of each in the KV cache when it left."""
+        return self._of(self._computed, requests)
+
+    def _of(self, values: np.ndarray, requests: np.ndarray) -> np.ndarray:
+        found: np.ndarray = values[np.searchsorted(self._request, requests)]
+        return found
 
 
 class Stretches:

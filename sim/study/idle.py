@@ -57,7 +57,7 @@ def idle(tables: Tables, gaps: Gaps) -> tuple[int, list[str]]:
     Returns the gaps looked at, and what is wrong.
 
     The time before the first stretch counts as a gap. The time after the last does not: a step that the end of the run cut is not recorded.
-    Failed requests are left out, as the table does not say when they failed.
+    Failed requests are left out: what they were waiting for when they were called off is not recorded.
     """
     opens, closes = keys(gaps.replica, gaps.low + SLACK), keys(gaps.replica, gaps.high - SLACK)
     change, finished = np.zeros(len(opens) + 1, dtype="i8"), np.zeros(len(tables.replicas), dtype=bool)
@@ -97,10 +97,11 @@ def _stays(page: Page, moves: Moves | None, tables: Tables) -> tuple[list[Times]
     """
     rows = np.flatnonzero((page["replica"] >= 0) & (page["status"] != REJECTED) & (page["status"] != FAILED))
     rows = rows[by_replica(page["replica"][rows])]
-    replica, since, until = page["replica"][rows], page["arrival"][rows], page["last_token"][rows]
+    replica, since, until = page["replica"][rows], _sent(page, rows, tables), page["last_token"][rows]
     decodes, prefills = tables.in_role("decode"), tables.in_role("prefill")
+    workload = page["workload"][rows]
     if not prefills.any():
-        return [(replica, since, until)], []
+        return [(replica, since + tables.away[workload, replica], until)], []
     handed, source, end = np.zeros(0, dtype="i8"), np.zeros(0, dtype="i4"), np.zeros(0)
     if moves is not None:
         order = np.argsort(moves.request[moves.handoff], kind="stable")
@@ -111,13 +112,38 @@ def _stays(page: Page, moves: Moves | None, tables: Tables) -> tuple[list[Times]
     # Who was cut off on the way to a decode replica was never runnable there, and left blocks nobody knows where.
     lost = ~was & (page["status"][rows] == UNFINISHED) & ~np.isnan(first)
     here = ~lost | (~decodes[replica] & ~prefills[replica])
+    entry = replica.copy()
+    entry[was] = source[at[was]]
+    since = since + tables.away[workload, entry]
     arrived = since.copy()
     arrived[was] = end[at[was]]
     stays = [(replica[here], arrived[here], until[here]), (source[at[was]], since[was], first[was])]
-    left = [(source[at[was]], first[was], end[at[was]])]
+    left = [(source[at[was]], first[was], end[at[was]]), *_failed(page, prefills, tables)]
     for index in np.flatnonzero(prefills) if lost.any() else ():
         left.append((np.full(int(lost.sum()), index), first[lost], np.full(int(lost.sum()), np.inf)))
     return stays, left
+
+
+def _failed(page: Page, prefills: np.ndarray, tables: Tables) -> list[Times]:
+    """From when to when requests that failed may have had blocks at prefill replicas, of which nobody knows the one."""
+    rows = np.flatnonzero((page["status"] == FAILED) & ~np.isnan(page["first_token"]))
+    if not len(rows):
+        return []
+    first, over = page["first_token"][rows], tables.losses.left(page["request"][rows])
+    return [(np.full(len(rows), index), first, over) for index in np.flatnonzero(prefills)]
+
+
+def _sent(page: Page, rows: np.ndarray, tables: Tables) -> np.ndarray:
+    """When requests were sent to their first replica: when they came, or when they were held no more."""
+    since, held = page["arrival"][rows], tables.result.tables.get("held")
+    if held is None or not len(held):
+        return since
+    order = np.lexsort((held["start"], held["request"]))
+    request, start, end = (held[name][order] for name in ("request", "start", "end"))
+    # A request may be held again, for a decode replica; the first time it was at the door.
+    at = np.minimum(np.searchsorted(request, page["request"][rows]), len(request) - 1)
+    was = (request[at] == page["request"][rows]) & (start[at] == since)
+    return np.where(was, end[at], since)
 
 
 def _covered(gaps: Gaps, waits: list[Times]) -> np.ndarray:

@@ -10,38 +10,34 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sim.core.request import COMPLETED, FAILED, REJECTED, STATUSES
+from sim.core.request import COMPLETED, STATUSES
 from sim.spec.hardware import KINDS
 from sim.study.adapters import adapters
+from sim.study.attempts import attempts
 from sim.study.by_pool import by_pool
+from sim.study.carbon import CARBON
 from sim.study.cascade import cascade
-from sim.study.facts import Stretches, Tables
+from sim.study.energy import ENERGY, Draw
+from sim.study.facts import Tables
 from sim.study.gaps import Gaps
 from sim.study.kv_waste import Waste
 from sim.study.measures import MEASURES
+from sim.study.metric import Metric
+from sim.study.metric import ratio as _ratio
+from sim.study.money import COST
 from sim.study.moved import moved
+from sim.study.network import network
+from sim.study.regions import regions
 from sim.study.result import Result
+from sim.study.slo import LEVELS, request_limits
 from sim.study.spread import Spread, distribution
+from sim.study.starts import most_at_once, starts
 from sim.study.tiers import tiers
-
-# Power of a busy GPU over its idle power, as a share of (TDP - idle): a floor for being busy at all, the rest with the utilisation of the
-# tighter of compute and memory. Judgement: decode at full memory bandwidth is known to draw close to TDP, small batches well below.
-BUSY_POWER = 0.35
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One figure: `of(facts)` gives a number, a dict of numbers, a list or None."""
-
-    name: str
-    unit: str
-    doc: str
-    of: Callable[[Facts], Any]
+from sim.study.why import why
 
 
 class Facts(Tables):
@@ -87,29 +83,32 @@ class Facts(Tables):
     @functools.cached_property
     def work(self) -> Work:
         """Totals of all engine steps."""
-        total, gaps, reader, waste = np.zeros(5), Spread(), Gaps(self.intervals), Waste(self)
+        total, gaps, reader, waste, draw = np.zeros(6), Spread(), Gaps(self.intervals), Waste(self), Draw(self)
         for page in self.stretches():
             seconds = page["seconds"]
             busy = seconds * page.gpus
-            above = (step_power(page) - page.per_pool("idle_watts")) * busy
-            total += [busy.sum(), page.flops.sum(), page.bytes_moved.sum(), (page["blocks"] * seconds).sum(), above.sum()]
+            tokens = page["prefill_tokens"].sum(), page.decoded.sum()
+            total += [busy.sum(), page.flops.sum(), page.bytes_moved.sum(), (page["blocks"] * seconds).sum(), *tokens]
+            draw.add(page)
             gaps.add(*reader.of(page))
             waste.add(page)
         for stalls in self.stalls():
             gaps.add(stalls, np.ones(len(stalls), dtype="i8"))
-        return Work(*total.tolist(), gaps.distribution(), *waste.fragmentation())
+        return Work(*total.tolist(), draw, gaps.distribution(), *waste.fragmentation())
 
 
 class Work(NamedTuple):
-    """Totals of all engine steps: GPU-seconds, FLOP, bytes, KV block-seconds, joules above idle; the spread of gaps between tokens; and
-    internal and external fragmentation of the KV cache.
+    """Totals of all engine steps: GPU-seconds, FLOP, bytes, KV block-seconds, prompt tokens computed and tokens decoded; joules and phases;
+    the spread of gaps between tokens; internal and external fragmentation of the KV cache.
     """
 
     busy: float
     flops: float
     bytes_moved: float
     block_seconds: float
-    joules: float
+    computed: float
+    decoded: float
+    draw: Draw
     gaps: dict[str, float] | None
     internal: float | None
     external: float | None
@@ -148,30 +147,6 @@ def summarise(result: Result) -> dict[str, Any]:
     return summary
 
 
-def step_power(page: Stretches) -> np.ndarray:
-    """Watts of one GPU in each stretch: idle + (TDP - idle) * min(1, 0.35 + 0.65 * max(MFU, MBU) of the stretch). Judgement."""
-    seconds = np.maximum(page["seconds"], 1e-12)
-    used = np.maximum(page.flops / page.per_pool("peak_flops"), page.bytes_moved / page.per_pool("bandwidth")) / seconds
-    idle, tdp = page.per_pool("idle_watts"), page.per_pool("tdp")
-    return idle + (tdp - idle) * np.minimum(1.0, BUSY_POWER + (1 - BUSY_POWER) * used)
-
-
-def request_limits(slo: Any) -> dict[str, float]:
-    """The limit a single request is held to, per measure (`ttft`, `tpot`, `e2e`): that of the highest percentile the SLO gives."""
-    limits = percentile_limits(slo)
-    return {measure: limits[measure, percentile] for measure, percentile in sorted(limits)}
-
-
-def percentile_limits(slo: Any) -> dict[tuple[str, int], float]:
-    """Every limit of an SLO by (measure, percentile), seconds."""
-    limits = {}
-    for name, limit in slo.model_dump().items():
-        measure, _, percentile = name.partition("_p")
-        if percentile and limit is not None:
-            limits[measure, int(percentile)] = limit
-    return limits
-
-
 def _plain(value: Any) -> Any:
     """Numbers as Python's own, NaN and infinity as None."""
     if isinstance(value, dict):
@@ -181,10 +156,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _ratio(top: float, bottom: float) -> float | None:
-    return float(top) / float(bottom) if bottom > 0 else None
 
 
 def _count(status: int) -> Callable[[Facts], int]:
@@ -197,14 +168,6 @@ def _spread(measure: str) -> Callable[[Facts], Any]:
 
 def _gpu_seconds(facts: Facts) -> float:
     return float((facts.gpus * facts.lifetimes).sum())
-
-
-def _usd(facts: Facts) -> float:
-    return float((facts.per_replica("price_per_hour") * facts.gpus * facts.lifetimes).sum()) / 3600
-
-
-def _joules(facts: Facts) -> float:
-    return facts.work.joules + float((facts.per_replica("idle_watts") * facts.gpus * facts.lifetimes).sum())
 
 
 metric("requests.arrived", "requests", "requests that reached the front door")(lambda facts: len(facts.result.tables["requests"]))
@@ -244,45 +207,17 @@ def _gpu_rate(facts: Facts) -> Any:
     return _ratio(facts.tokens[1], _gpu_seconds(facts))
 
 
-@metric("slo.attainment", "", "share of completed, rejected and failed requests within each measure's limit of the highest percentile")
-def _attainment(facts: Facts) -> Any:
-    ended = facts.counts[[COMPLETED, REJECTED, FAILED]].sum()
-    return _ratio(facts.good, ended) if request_limits(facts.result.scenario.slo) else None
+METRICS |= {entry.name: entry for entry in LEVELS}
 
 
-@metric("slo.goodput_requests_per_s", "requests/s", "requests within every such limit, over the span")
-def _goodput(facts: Facts) -> Any:
-    return _ratio(facts.good, facts.span) if request_limits(facts.result.scenario.slo) else None
-
-
-@metric("slo.target", "", "share of requests that must be within those limits: the SLO's attainment, else their lowest percentile")
-def _target(facts: Facts) -> Any:
-    slo = facts.result.scenario.slo
-    highest = dict(sorted(percentile_limits(slo)))
-    return slo.attainment or min(highest.values()) / 100 if highest else None
-
-
-@metric("slo.limits", "s", "each percentile limit: what was asked, what was measured over completed requests, and whether it holds")
-def _limits(facts: Facts) -> Any:
-    rows = []
-    for (measure, percentile), limit in percentile_limits(facts.result.scenario.slo).items():
-        measured = (facts.spreads[measure] or {}).get(f"p{percentile}")
-        ok = None if measured is None else measured <= limit
-        rows.append({"limit": f"{measure}_p{percentile}", "limit_s": limit, "measured_s": measured, "ok": ok})
-    return rows
-
-
-@metric("slo.met", "", "whether every limit holds and the attainment reaches its target; None without limits or without finished requests")
-def _met(facts: Facts) -> Any:
-    attainment, rows = _attainment(facts), _limits(facts)
-    if attainment is None:
-        return None
-    return attainment >= _target(facts) and all(row["ok"] is not False for row in rows)
-
-
-@metric("gpu.count", "GPUs", "GPUs of all replicas")
+@metric("gpu.count", "GPUs", "GPUs of all replicas; where replicas come and go, the most at a time")
 def _gpu_count(facts: Facts) -> Any:
-    return int(facts.gpus.sum())
+    return int(most_at_once(facts.replicas["start"], facts.replicas["end"], facts.gpus))
+
+
+metric("gpu.mean", "GPUs", "GPUs of the replicas there were, averaged over the span")(
+    lambda facts: _ratio(float((facts.gpus * facts.lifetimes).sum()), facts.span)
+)
 
 
 @metric("gpu.busy_fraction", "", "GPU-seconds inside engine steps over GPU-seconds of the span")
@@ -337,38 +272,7 @@ metric("kv.external_fragmentation", "", "share of busy engines' blocks that are 
 )
 
 
-@metric("cost.usd_per_hour", "USD/h", "price of all GPUs, averaged over the span; None when a pool has no price")
-def _hourly(facts: Facts) -> Any:
-    fleet = float((facts.per_replica("price_per_hour") * facts.gpus).sum())
-    return _usd(facts) * 3600 / facts.span if facts.span > 0 else fleet
-
-
-metric("cost.usd_total", "USD", "price of all GPUs over the span, idle or not")(_usd)
-
-
-@metric("cost.usd_per_million_output_tokens", "USD", "cost of the span over output tokens of completed requests")
-def _usd_output(facts: Facts) -> Any:
-    return _ratio(_usd(facts) * 1e6, facts.tokens[1])
-
-
-@metric("cost.usd_per_million_total_tokens", "USD", "cost of the span over prompt and output tokens of completed requests")
-def _usd_tokens(facts: Facts) -> Any:
-    return _ratio(_usd(facts) * 1e6, sum(facts.tokens))
-
-
-@metric("cost.usd_per_request", "USD", "cost of the span over completed requests")
-def _usd_request(facts: Facts) -> Any:
-    return _ratio(_usd(facts), facts.counts[COMPLETED])
-
-
-@metric("energy.kwh", "kWh", "GPUs only: idle power, and in steps idle + (TDP - idle) * min(1, 0.35 + 0.65 max(MFU, MBU)); judgement")
-def _kwh(facts: Facts) -> Any:
-    return _joules(facts) / 3.6e6
-
-
-@metric("energy.joules_per_output_token", "J", "that energy over output tokens of completed requests")
-def _joules_per_token(facts: Facts) -> Any:
-    return _ratio(_joules(facts), facts.tokens[1])
+METRICS |= {entry.name: entry for entry in (*COST, *ENERGY, *CARBON)}
 
 
 @metric("provenance.worst", "", "the weakest origin of any hardware figure used: judgement < datasheet < fitted < measured")
@@ -388,5 +292,10 @@ def _extrapolations(facts: Facts) -> Any:
 
 
 metric("pools", "", "the figures of each pool, where there are several; a request counts where it was served last")(by_pool)
+metric("scaling", "", "replicas that came and went: each stage of a start, GPU-hours by state, requests held; None: none could")(starts)
+metric("regions", "", "by origin: requests, where they were served, the share served elsewhere, latency; None: no regions")(regions)
 metric("adapters", "", "low-rank adapters: how many were asked for, how often one was on the GPU, seconds waited for the others")(adapters)
+metric("network", "", "transfers by kind, the busiest links, the links that held transfers back; None: no network")(network)
 metric("cascade", "", "by caller's request: who answered, the share sent on, latency with verification, money, quality as given")(cascade)
+metric("calls", "", "by caller's call: answered or given up, latency with retries, attempts by kind and outcome, wasted work")(attempts)
+metric("why", "", "what held requests back, each with the share of time behind it and a sentence; the GPUs, where nothing did")(why)

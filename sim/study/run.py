@@ -17,6 +17,7 @@ from sim.spec.load import dump, load, loads, located
 from sim.spec.scenario import Scenario
 from sim.study import assumptions
 from sim.study.result import Result
+from sim.study.starts import most_replicas
 from sim.world.cluster import World
 
 Watch = Callable[[Callable[[], tuple[int, int | None, float]]], AbstractContextManager[None]]
@@ -43,7 +44,7 @@ def run(scenario: Scenario | Mapping[str, Any] | str | Path, *, watch: Watch | N
         scenario = loads(scenario)
     try:
         world = World(scenario)
-        remarks = [*world.start(), *(["The ladder was not climbed: this is the scenario below its first step."] if scenario.ladder else [])]
+        remarks = [*world.start(), *_left(scenario)]
     except BadInput as error:
         raise BadInput(located(error.problems, scenario)) from None
     expected = world.expected()
@@ -53,6 +54,12 @@ def run(scenario: Scenario | Mapping[str, Any] | str | Path, *, watch: Watch | N
         raise BadInput("no request arrived: the workloads send nothing in the time given")
     _check_room(world)
     return Result(scenario, world.recorder.tables, _meta(world, remarks, spent))
+
+
+def _left(scenario: Scenario) -> list[str]:
+    """What the scenario holds beside the one run that this is."""
+    said = ["The ladder was not climbed: this is the scenario below its first step."] if scenario.ladder else []
+    return [*said, *(["The curve was not swept: this is the scenario at the load written."] if scenario.curve else [])]
 
 
 def _check_room(world: World) -> None:
@@ -100,7 +107,7 @@ def _quiet_collector() -> Iterator[None]:
 def _meta(world: World, said: list[str], spent: float) -> dict[str, Any]:
     scenario = world.scenario
     parts = list(zip(scenario.cluster.pools, world.models, world.memories, strict=True))
-    pages = world.recorder.tables["requests"].pages()
+    pages, replicas = world.recorder.tables["requests"].pages(), world.recorder.tables["replicas"]
     longest = max((int((page["input_tokens"] + page["output_tokens"]).max(initial=0)) for page in pages), default=0)
     return {
         "version": sim.__version__,
@@ -113,5 +120,7 @@ def _meta(world: World, said: list[str], spent: float) -> dict[str, Any]:
         "arrivals_end": world.door.last_arrival,
         "closed_loop": all(workload.closed_loop for workload in world.workloads),
         "remarks": [*(text for part in parts for text in assumptions.remarks(*part)), *said],
-        "pools": [assumptions.pool_facts(*part, longest) for part in parts],
+        "pools": [assumptions.pool_facts(*part, longest, scenario) | {"replicas": most_replicas(replicas, part[0].name)}
+                  for part in parts],
+        **assumptions.site(scenario),
     }

@@ -1,9 +1,10 @@
 """Did the cluster keep up? Said before any latency, because percentiles of an overloaded run only measure how long it ran.
 
-* `overloaded` (open loop only): more than 5 % of the requests turned away (not counting those too long for any replica), or arrivals
-  outran service in a sustained way. That means both: the backlog present at the last arrival took longer than 5 % of the arrival window to
-  be admitted, and the mean number waiting in the last sixth of the window exceeded that of the fourth sixth by 10 %. A backlog that the end
-  of the run cut off counts with the time it would have needed at the rate of admissions in the second half of the window.
+* `overloaded` (open loop only): more than 5 % of the requests turned away (not counting those too long for any replica), or called off by
+  callers who had waited too long, or arrivals outran service in a sustained way. The last means both: the backlog present at the last
+  arrival took longer than 5 % of the arrival window to be admitted, and the mean number waiting in the last sixth of the window exceeded
+  that of the fourth sixth by 10 %. A backlog that the end of the run cut off counts with the time it would have needed at the rate of
+  admissions in the second half of the window.
 * `backlogged`: not that, but more than 5 % of the requests queued for longer than a second (or than the SLO's loosest TTFT limit, when that
   is longer): a burst that drained, or work that was all there at once. Traffic that arrives in one instant has no rate to outrun, so it is
   never called overloaded.
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sim.core.request import REJECTED, UNFINISHED
+from sim.core.request import FAILED, REJECTED, UNFINISHED
 from sim.study.facts import Bins, Tables
 from sim.study.result import Result
 
@@ -29,6 +30,8 @@ GROWTH = 1.1
 LONG_WAIT = 1.0
 # Why the front door refuses a request that no replica could ever serve; that says nothing about load.
 TOO_LONG = ("max_model_len", "kv_capacity")
+# Why callers call off what they sent; that another copy of it was first says nothing about load.
+IMPATIENT = ("timeout", "abandoned")
 
 
 class Verdict(NamedTuple):
@@ -50,7 +53,7 @@ def judge(tables: Tables) -> Verdict:
         return Verdict("stable", "Nothing arrived.")
     closed, limit = tables.meta["closed_loop"], _long_wait(tables)
     load = _load(tables, limit)
-    overload = None if closed else _turned_away(load, arrived) or _outrun(load)
+    overload = None if closed else _turned_away(load, arrived) or _called_off(load, arrived) or _outrun(load)
     if overload:
         return Verdict("overloaded", overload)
     queued = load.queued / arrived
@@ -73,6 +76,7 @@ class Load:
     present: Bins
     refused: Counter[str] = field(default_factory=Counter)
     too_long: int = 0
+    called_off: int = 0
     unadmitted: int = 0
     never: int = 0
     backlog: int = 0
@@ -106,6 +110,8 @@ def _load(tables: Tables, limit: float) -> Load:
                 load.too_long += count
             elif count:
                 load.refused[label] += count
+        impatient = [code for code, label in enumerate(labels) if label in IMPATIENT]
+        load.called_off += int(((page["status"] == FAILED) & np.isin(page["reason"], impatient)).sum())
         load.unadmitted += int(unadmitted.sum())
         load.never += int(never.sum())
         load.backlog += int(((end > last) | never).sum())
@@ -128,6 +134,11 @@ def _turned_away(load: Load, arrived: int) -> str:
     share = load.refused.total() / arrived
     most = max(load.refused, key=lambda label: load.refused[label], default="")
     return f"{share:.0%} of the requests were turned away{f', most of them by {most}' if most else ''}." if share > SHARE else ""
+
+
+def _called_off(load: Load, arrived: int) -> str:
+    share = load.called_off / arrived
+    return f"Callers waited in vain for {share:.0%} of the requests: they timed out, or the user left." if share > SHARE else ""
 
 
 def _outrun(load: Load) -> str:

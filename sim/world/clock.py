@@ -31,6 +31,10 @@ class Clock(Environment):
         else:
             super().step()
 
+    def stop(self) -> None:
+        """Forget all that was to come: the clock stands still from now on."""
+        self._queue.clear()
+
     def advance(self, until: float = math.inf) -> None:
         """Process events and alarms in order until none is left, or none before `until` (s), where the clock then stands."""
         queue = self._queue

@@ -1,29 +1,36 @@
 """The world of one run: replicas behind a front door, and the clock they share. Workloads see it through a `Client` each."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from simpy import Process
+from simpy import Event, Process
 
 from sim.core.content import Content
 from sim.core.errors import BadInput, Problem
 from sim.core.registry import ADMISSIONS, ROUTERS, WORKLOADS
 from sim.core.request import Request
 from sim.core.rng import Draws, Keyed, stream
+from sim.core.transfer import Transfer
 from sim.physics.memory import Memory
 from sim.physics.step import EngineStep
 from sim.spec.scenario import Scenario
 from sim.world.adapters import Wanted
+from sim.world.attempts import Attempts
+from sim.world.autoscaler import Scalers
 from sim.world.cascade import Chain
 from sim.world.clock import Clock
+from sim.world.deliveries import Deliveries
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
 from sim.world.fleet import Fleet
 from sim.world.front_door import FrontDoor, Service
+from sim.world.lifecycle import Life, Lifecycle, write
+from sim.world.outlook import Outlook
 from sim.world.recorder import Recorder
-from sim.world.replicas import Replicas, open_pool
+from sim.world.replicas import Replicas
+from sim.world.site import Site
 from sim.world.ways import Ways
 
 
@@ -40,21 +47,34 @@ class World:
         self.end = 0.0
         self._keys = 1
         self._fleets: dict[tuple[str, ...], Fleet] = {}
-        self._opened = [self._open(number) for number in range(len(scenario.cluster.pools))]
+        self.outlook = Outlook(self.env, scenario)
+        network = scenario.cluster.network
+        self.site = None if network is None else Site(self.env, network, self.recorder.tables)
+        self.lives: list[Life] = []
+        self.pool_of: list[Lifecycle] = []
+        self.lifecycles: list[Lifecycle] = []
+        for number in range(len(scenario.cluster.pools)):
+            self._open(number)
         self.workloads = [WORKLOADS.make(options) for options in scenario.workloads]
         admission = scenario.cluster.admission["kind"], self._seeded("admission", ADMISSIONS.make(scenario.cluster.admission))
         names = self._names()
-        ways = Ways(scenario, [opened.pool for opened in self._opened], [workload.model for workload in self.workloads], names)
+        wanted = [workload.model if workload.sends else None for workload in self.workloads]
+        ways = Ways(scenario, [opened.pool for opened in self.lifecycles], wanted, names)
         self._unasked = ways.unasked()
+        self._regions(ways)
         services = [self._service(wanted) for wanted in ways.services]
-        self.door = FrontDoor(self.env, services, admission, self.recorder.rejected)
+        record = self.recorder.rejected, self.recorder.failed, self.recorder.tables["held"]
+        self.door = FrontDoor(self.env, services, admission, self.engines, record)
         self.chains = {number: Chain(self, names[number], steps) for number, steps in ways.chains.items()}
-        for engine in self.engines:
-            if engine.moves is not None:
-                engine.moves.successor = self.door.successor
+        self.attempts = {number: self._attempts(number, name) for number, name in enumerate(names) if self.workloads[number].client}
+        self.deliveries: Deliveries | None = None
+        if self.site is not None:
+            self.deliveries = Deliveries(self.env, self.site, self.lifecycles, self.recorder.tables["deliveries"])
         self._adapters: dict[str, int] = {}
         self._clients = [Client(self, (number, name), ways.services[number]) for number, name in enumerate(names)]
         self._drivers: list[Process] = []
+        self._scalers = Scalers(self)
+        self._stopped: float | None = None
 
     def rng(self, name: str) -> np.random.Generator:
         return stream(self.scenario.seed, name)
@@ -77,11 +97,16 @@ class World:
             raise BadInput(problems)
         drives = [workload.drive(client) for client, workload in zip(self._clients, self.workloads, strict=True)]
         self._drivers = [self.env.process(drive) for drive in drives]
+        self._scalers.start()
+        if self.site is not None:
+            for driver in self._drivers:
+                assert driver.callbacks is not None
+                driver.callbacks.append(self.stop)
         return remarks
 
     def expected(self) -> int | None:
         """Requests that will be sent, when every workload knows and none is sent on. Only after `start`."""
-        if self.chains:
+        if self.chains or self.attempts:
             return None
         counts = [workload.expected() for workload in self.workloads]
         return None if None in counts else sum(counts)
@@ -89,49 +114,93 @@ class World:
     def close(self) -> None:
         """The clock has stopped: settle the engines, record what is unfinished and what each replica did.
 
-        The run ends with its last request, or where it was stopped when there is more to come.
+        The run ends with its last request, on a network with its last answer, or where it was stopped when there is more to come.
         """
         recorder = self.recorder
-        over = recorder.ended == self.door.arrived and not any(driver.is_alive for driver in self._drivers)
-        over = over and not any(chain.pending for chain in self.chains.values())
-        self.end = recorder.last if over else min(self.env.now, self.scenario.duration or self.env.now)
+        recorder.watch = None
+        last = recorder.last if self._stopped is None else self._stopped
+        self.end = last if self.over() else min(self.env.now, self.scenario.duration or self.env.now)
         for engine in self.engines:
             for request in engine.settle():
                 recorder.unfinished(request)
-        for chain in self.chains.values():
-            chain.close()
-        engines = iter(self.engines)
-        for pool, memory in zip(self.scenario.cluster.pools, self.memories, strict=True):
-            for _ in range(pool.replicas):
-                recorder.replica(pool, memory, next(engines), self.end)
+        for way in (*self.chains.values(), *self.attempts.values()):
+            way.close()
+        for request in self.door.close():
+            recorder.unfinished(request)
+        if self.site is not None and self.deliveries is not None:
+            self.deliveries.close()
+            self.site.network.close(self.end)
+        write(self, self.end)
 
-    def _open(self, number: int) -> Replicas:
-        pool = self.scenario.cluster.pools[number]
-        opened = open_pool(self, pool, f"cluster.pools.{number}")
-        self.engines += opened.engines
+    def over(self) -> bool:
+        """Whether every request has ended and none will come."""
+        if self.recorder.ended != self.door.arrived or any(driver.is_alive for driver in self._drivers):
+            return False
+        return not any(way.pending for way in (*self.chains.values(), *self.attempts.values()))
+
+    def stop(self, _: Any = None) -> None:
+        """Stop the clock if the run is over: what is still under way on a network would go on without a purpose."""
+        if self._stopped is None and self.over():
+            self._stopped = self.env.now
+            self.env.stop()
+
+    def engine(self, number: int) -> Engine | ExactEngine:
+        """Another replica of a pool."""
+        lifecycle = self.lifecycles[number]
+        engine = lifecycle.opened.engine(len(self.engines))
+        self.outlook.show(engine, lifecycle.pool, lifecycle.opened.model)
+        self.engines.append(engine)
+        self.pool_of.append(lifecycle)
+        # The last entry, that of requests no replica took, stays last.
+        self.recorder.overheads.insert(-1, (lifecycle.opened.model.frontend, lifecycle.pool.engine.frontend_per_token))
+        if engine.moves is not None:
+            engine.moves.successor = self._hand_on
+        return engine
+
+    def _hand_on(self, request: Request, found: Callable[[Request, Engine | ExactEngine], None]) -> None:
+        self._scalers.handed_on(request)
+        self.door.successor(request, found)
+
+    def _open(self, number: int) -> None:
+        opened = Replicas(self, self.scenario.cluster.pools[number], f"cluster.pools.{number}")
         self.models.append(opened.model)
         self.memories.append(opened.memory)
-        # The last entry, that of requests no replica took, stays last.
-        self.recorder.overheads[-1:] = [*[(opened.model.frontend, pool.engine.frontend_per_token)] * pool.replicas, (0.0, 0.0)]
-        return opened
+        self.lifecycles.append(Lifecycle(self, number, opened))
+        self.lifecycles[number].begin()
+
+    def _regions(self, ways: Ways) -> None:
+        """Tell requests and their answers how far they travel."""
+        everywhere = tuple(opened.pool.name for opened in self.lifecycles)
+        reached = [everywhere if number in ways.chains else ways.services[number] for number in range(len(self.workloads))]
+        self.outlook.measure([workload.region if workload.sends else None for workload in self.workloads], reached)
+        if self.outlook.travels:
+            self.recorder.away = self.outlook.away(self.engines)
 
     def _service(self, wanted: tuple[str, ...]) -> Service:
         """The service of the pools of these names."""
-        serving = [opened for opened in self._opened if opened.pool.name in wanted]
+        serving = [opened for opened in self.lifecycles if opened.pool.name in wanted]
         decode = [opened for opened in serving if opened.pool.role == "decode"]
         way = self.scenario.cluster.disaggregation
         entry = self._fleet([opened for opened in serving if opened.pool.role != "decode"])
         return Service(entry, self._fleet(decode) if decode else None, way.short_prompt if way else 0)
 
-    def _fleet(self, members: list[Replicas]) -> Fleet:
+    def _fleet(self, members: list[Lifecycle]) -> Fleet:
         """The fleet of some pools; one and the same whoever asks, as its router has a memory."""
-        key = tuple(opened.pool.name for opened in members)
+        key = tuple(member.pool.name for member in members)
         if key not in self._fleets:
-            engines = [engine for opened in members for engine in opened.engines]
-            limits = [limit for opened in members for limit in opened.limits]
             name = "router" if not self._fleets else f"router.{len(self._fleets)}"
-            self._fleets[key] = Fleet(engines, limits, self._seeded(name, ROUTERS.make(self.scenario.cluster.router)))
+            router = self._seeded(name, ROUTERS.make(self.scenario.cluster.router))
+            self._fleets[key] = Fleet([member.opened.limit for member in members], router, self.outlook.look)
+            for member in members:
+                member.join(self._fleets[key])
         return self._fleets[key]
+
+    def _attempts(self, number: int, name: str) -> Attempts:
+        """What stands between the callers of a workload and the front door. Raises BadInput when that is a cascade already."""
+        if number in self.chains:
+            message = "its requests go through a cascade, whose stages nobody calls off or asks for again; leave out client or the cascade"
+            raise BadInput([Problem(message, f"workloads.{number}.client")])
+        return Attempts(self, name, self.workloads[number].client)
 
     def _names(self) -> list[str]:
         """Each workload's name: the one it asks for, or its kind and how many of that kind came before it."""
@@ -174,7 +243,7 @@ class Client:
     def __init__(self, world: World, who: tuple[int, str], pools: Sequence[str]):
         self._world = world
         self._number, self.name = number, name = who
-        door = world.chains.get(number, world.door)
+        door = world.attempts.get(number) or world.chains.get(number, world.door)
         self.env, self.submit, self.call, self.keys = world.env, door.submit, door.call, world.keys
         self._adapters = world.adapters(number, name, pools)
         workload = world.workloads[number]
@@ -183,6 +252,12 @@ class Client:
 
     def rng(self, name: str) -> np.random.Generator:
         return self._world.rng(f"{self.name}.{name}")
+
+    def transfer(self, order: Transfer) -> Event:
+        """Move bytes over the network; the event succeeds when all receivers have them. Raises BadInput without a network."""
+        if self._world.deliveries is None:
+            raise BadInput([Problem("there is no network to move bytes over; write cluster.network", f"workloads.{self._number}")])
+        return self._world.deliveries.begin(self.name, order)
 
     def request(
         self, prompt: int, output: int, session: int = -1, content: Content | None = None, reply: int = 0

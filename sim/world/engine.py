@@ -7,7 +7,6 @@ time) and sets one timer. An arrival cuts the stretch at the end of the step in 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 
 from sim.core.record import Table
@@ -16,83 +15,63 @@ from sim.physics.base import StepModel
 from sim.physics.speculation import Acceptance
 from sim.policy.batch.base import Batcher, Limits
 from sim.policy.kv.base import KvCache
-from sim.world.adapters import Adapters
 from sim.world.clock import Clock
-from sim.world.moves import Moves
-from sim.world.speculators import group
+from sim.world.members import Members
 from sim.world.timer import WAKE
 
 
-class Engine:
-    """A replica: `submit` requests, and `ended(request)` is called when one has its last token. It is also the router's view of itself."""
+class Engine(Members):
+    """A replica: `submit` requests, and `ended(request)` is called when one leaves. It is also the router's view of itself."""
 
     __slots__ = (
         "_alarm",
-        "_batcher",
         "_chunks",
         "_decode",
-        "_ended",
-        "_env",
-        "_extra",
-        "_fresh",
-        "_group",
         "_idle",
-        "_limits",
         "_lookahead",
-        "_meter",
         "_model",
         "_note",
-        "_order",
         "_pairs",
         "_ring",
         "_slope",
-        "_stalls",
-        "_start",
         "_step_seconds",
         "_steps",
         "_ticket",
         "_tokens",
-        "adapters", "admit", "in_flight", "index", "kv", "loading", "moves", "preemptions", "prefilling", "ready", "running", "waiting",
-    )  # fmt: skip
+        "admit",
+        "rested",
+    )
 
     def __init__(
         self, env: Clock, index: int, model: StepModel, kv: KvCache, policy: tuple[Batcher, Limits, Acceptance | None],
         record: tuple[Table, Table, Callable[[Request], None]],
     ):  # fmt: skip
-        self._env, self.index, self._model, self.kv = env, index, model, kv
-        self._batcher, self._limits, law = policy
-        self._meter = self._batcher.order if self._batcher.order.meters else None
+        stretches, stalls, ended = record
+        super().__init__(env, index, kv, policy, (stalls, ended))
+        self._model = model
         self._lookahead = self._limits.lookahead
-        stretches, self._stalls, self._ended = record
         self._note = stretches.add
-        self._group = group(kv, law)
-        self.moves: Moves | None = None
-        self.adapters: Adapters | None = None
-        self.ready: list[Request] = []
-        self.loading: list[Request] = []
-        self.waiting = self._batcher.queue()
-        self._fresh: deque[tuple[float, Request]] = deque()
-        self.prefilling: list[Request] = []
-        self.running: dict[int, Request] = {}
         self.admit = self._decode = True
-        self.in_flight = self.preemptions = 0
         self._chunks: list[tuple[Request, int]] = []
-        self._idle, self._ticket, self._order = True, 0, 0
-        self._start = self._step_seconds = self._slope = self._pairs = self._extra = 0.0
+        self._idle, self._ticket = True, 0
+        self._step_seconds = self._slope = self._pairs = 0.0
         self._steps = self._tokens = 0
         self._ring, self._alarm = self._tick, env.alarm
+        self._start = self.rested = env.now
 
     # -- what others see ------------------------------------------------------------
     @property
-    def queued(self) -> int:
-        return len(self.waiting) + len(self._fresh) + len(self.ready) + len(self.loading)
+    def worked(self) -> float:
+        """Seconds spent in steps so far."""
+        return (self._start if self._idle else self._env._now) - self.rested
 
     @property
-    def decoders(self) -> int:
-        return self._group.count
-
-    def next_blocks(self) -> int:
-        return self._group.blocks(1)
+    def used(self) -> int:
+        """KV blocks in use, with those that the steps made in the stretch under way have taken."""
+        taken = self.kv.blocks - self.kv.free
+        if self._steps > 1 and self._group.count:
+            taken += self._group.blocks(min(self._steps_by(self._env._now, math.floor), self._steps))
+        return taken
 
     def submit(self, request: Request) -> None:
         """Queue a request: it can join at the end of the step in flight, with lookahead one step later. An idle engine starts once this
@@ -101,8 +80,7 @@ class Engine:
         self.in_flight += 1
         if self._idle:
             self.waiting.append(request)
-            self._idle, self._steps = False, 0
-            self._wait(WAKE)
+            self._wake()
         elif self._lookahead and self._steps:
             fresh = self._fresh
             fresh.append((self._env._now, request))
@@ -119,10 +97,26 @@ class Engine:
             return True
         return (not before or self._batcher.overtakes) and len(self.running) < self._limits.max_num_seqs
 
+    def cancel(self, request: Request) -> None:
+        """Who sent a request that is here wants it no more. From the queue it goes at once; while it runs, at the end of the step in
+        flight, unless that step is its last; and while keys and values come to it, when they are in.
+        """
+        if request.order < 0:
+            if self.moves is not None and request.id in self.moves.leaving:
+                return
+            self._withdraw(request)
+            if len(self.running) < self._limits.max_num_seqs and (self.waiting or self.ready or self._fresh):
+                self.poke()
+        elif request not in self.loading:
+            self._gone.append(request)
+            self.poke()
+
     def loaded(self, request: Request) -> None:
         """What the request had elsewhere is in the cache: it can run."""
         self.loading.remove(request)
         self.ready.append(request)
+        if request.reason:
+            self._gone.append(request)
         self.poke()
 
     def poke(self) -> None:
@@ -130,9 +124,13 @@ class Engine:
         if not self._idle:
             if self._steps > 1:
                 self._cut(0)
-        elif self.waiting or self.ready:
-            self._idle, self._steps = False, 0
-            self._wait(WAKE)
+        elif self.waiting or self.ready or self._gone:
+            self._wake()
+
+    def _wake(self) -> None:
+        self.rested += self._env._now - self._start
+        self._idle, self._steps = False, 0
+        self._wait(WAKE)
 
     def settle(self) -> list[Request]:
         """Stop here: count the whole steps made so far, and return the requests that have not ended, up to date."""
@@ -158,13 +156,9 @@ class Engine:
                 if self._fresh:
                     self._join(self._start + self._lasts(self._steps - 1) if self._steps > 1 else self._start)
                 self._commit()
+            if self._gone:
+                self._lose()
             self._plan()
-
-    def _join(self, before: float) -> None:
-        """Let in who came before the last step began: its successor's batch was not chosen yet."""
-        fresh = self._fresh
-        while fresh and fresh[0][0] <= before:
-            self.waiting.append(fresh.popleft()[1])
 
     def _plan(self) -> None:
         group = self._group
@@ -305,95 +299,3 @@ class Engine:
             start, now - start, self._step_seconds, self.index, steps, count, held, len(chunks), tokens, pairs, queued, kv.blocks - kv.free,
             paused, got,
         ))  # fmt: skip
-
-    def _emit(self, request: Request, now: float) -> None:
-        """A prompt is computed: its next token is out, and the request decodes on or ends."""
-        if request in self.prefilling:
-            self.prefilling.remove(request)
-        if request.generated == 0:
-            request.first = now
-        elif request.stalled == request.stalled:
-            self._stalls.append((request.id, self.index, request.stalled, now))
-            request.stalled = math.nan
-        request.generated += 1
-        if request.generated >= request.output:
-            request.last = now
-            self._leave(request)
-        elif self.moves is not None and self.moves.hands_on:
-            del self.running[request.order]
-            self.in_flight -= 1
-            self._left(request)
-            self.moves.hand_on(self, request)
-        else:
-            self._group.join(request)
-            if self._meter is not None:
-                self._meter.joined(request, self._group.step)
-
-    # -- coming and going ------------------------------------------------------------
-    def _admit(self, request: Request, tokens: int) -> None:
-        """A request leaves the queue: it runs, or with 0 tokens to compute yet waits for what it has elsewhere."""
-        if request.order == 0:
-            self.ready.remove(request)
-        elif self.waiting[0] is request:
-            self.waiting.popleft()
-        else:
-            self.waiting.remove(request)
-        if request.admitted != request.admitted:
-            request.admitted = self._start
-            request.cached = request.computed
-        if not tokens and self.moves is not None:
-            request.order = 0
-            self.loading.append(request)
-            self.moves.fetch(self, request)
-            return
-        if self.moves is not None:
-            self.moves.admitted(request)
-        self._order = request.order = self._order + 1
-        self.running[request.order] = request
-        if self.adapters is not None:
-            self._extra += self.adapters.enter(request, self._start)
-        if self._meter is not None:
-            self._meter.admitted(request)
-
-    def _left(self, request: Request) -> None:
-        if self._meter is not None:
-            self._meter.left(request, self._group.step)
-        if self.adapters is not None:
-            self.adapters.leave(request)
-
-    def _leave(self, request: Request) -> None:
-        self._left(request)
-        (self.moves or self.kv).drop(request)
-        del self.running[request.order]
-        request.order = -1
-        self.in_flight -= 1
-        self._ended(request.unpadded())
-
-    def _preempt(self, request: Request) -> None:
-        """Make room: drop the cache or swap it out, keep the tokens, go to the head of the queue."""
-        if request.order == 0:
-            self.ready.remove(request)
-        else:
-            del self.running[request.order]
-        if request.joined >= 0:
-            self._group.preempt(request)
-            request.stalled = self._start
-        elif request.order:
-            self.prefilling.remove(request)
-        if request.order:
-            self._left(request)
-        if self.moves is not None:
-            self._extra += self.moves.swap_out(request)
-        self.kv.drop(request)
-        self._spare()
-        request.order = -1
-        request.computed = 0
-        request.preemptions += 1
-        self.preemptions += 1
-        self.waiting.appendleft(request)
-
-    def _spare(self) -> None:
-        """Blocks that decoders held ahead of their tokens come back when they leave."""
-        if self._group.spare:
-            self.kv.give(self._group.spare)
-            self._group.spare = 0

@@ -61,13 +61,23 @@ class ExactEngine:
         self.adapters: Adapters | None = None
         self.ready: list[Request] = []
         self.loading: list[Request] = []
+        self.gone: list[Request] = []
         self.extra = 0.0
         self.prefilling: list[Request] = []
         self.running: dict[int, Request] = {}
         self.in_flight = self.preemptions = self.order = 0
         self.admit, self.wake = True, env.event()
         self.chunks: list[tuple[Request, int]] = []
+        self.since = self.rested = env.now
         env.process(self.live())
+
+    @property
+    def worked(self) -> float:
+        return (self.env.now if self.busy else self.since) - self.rested
+
+    @property
+    def used(self) -> int:
+        return self.kv.blocks - self.kv.free
 
     @property
     def decoding(self) -> list[Request]:
@@ -109,13 +119,34 @@ class ExactEngine:
         self.poke()
 
     def poke(self) -> None:
-        if not self.wake.triggered and (self.waiting or self.ready):
+        if not self.wake.triggered and (self.waiting or self.ready or self.gone):
             self.wake.succeed()
 
     def loaded(self, request: Request) -> None:
         self.loading.remove(request)
         self.ready.append(request)
+        if request.reason:
+            self.gone.append(request)
         self.poke()
+
+    def cancel(self, request: Request) -> None:
+        if request.order < 0:
+            if self.moves is not None and request.id in self.moves.leaving:
+                return
+            entry = next((entry for entry in self.fresh if entry[1] is request), None)
+            if entry is not None:
+                self.fresh.remove(entry)
+            else:
+                self.waiting.remove(request)
+            if request.brought and self.moves is not None:
+                self.moves.forget(request)
+            request.computed = 0
+            self.in_flight -= 1
+            self.ended(request.unpadded())
+            self.poke()
+        elif request not in self.loading:
+            self.gone.append(request)
+            self.poke()
 
     def settle(self) -> list[Request]:
         queued = [*self.ready, *self.loading, *self.waiting, *(request for _, request in self.fresh)]
@@ -128,6 +159,7 @@ class ExactEngine:
 
     def live(self) -> Generator[Any, Any, None]:
         while True:
+            self.lose()
             if self.moves is not None:
                 self.moves.due(self.env.now)
             if not self.waiting and not self.running and not self.ready:
@@ -140,8 +172,9 @@ class ExactEngine:
                 continue
             if not decoding and not self.chunks:
                 assert not self.running, "an engine with running requests always has something to do"
-                self.busy, self.wake = False, self.env.event()
+                self.busy, self.wake, self.since = False, self.env.event(), self.env.now
                 yield self.wake
+                self.rested, self.since = self.rested + self.env.now - self.since, self.env.now
                 yield Timer(self.env, WAKE, 0, lambda _: None)
                 continue
             work = Work(tuple((n, r.computed) for r, n in self.chunks), len(decoding), sum(self.held(r) for r in decoding))
@@ -215,6 +248,28 @@ class ExactEngine:
         self.preemptions += 1
         self.waiting.appendleft(request)
 
+    def lose(self) -> None:
+        """Who was called off while it held blocks leaves, unless its last step has just ended it or handed it on."""
+        for request in self.gone:
+            if request.order < 0:
+                continue
+            spare = 0
+            if request.order == 0:
+                self.ready.remove(request)
+            else:
+                if request in self.prefilling:
+                    self.prefilling.remove(request)
+                del self.running[request.order]
+                self.left(request)
+                spare = self.stop_drafting(request)
+            self.kv.drop(request)
+            if spare:
+                self.kv.give(spare)
+            request.order = -1
+            self.in_flight -= 1
+            self.ended(request.unpadded())
+        self.gone.clear()
+
     def commit(self, decoding: list[Request]) -> None:
         for request, tokens in [*((request, self.next_tokens(request)) for request in decoding), *self.chunks]:
             request.computed += tokens
@@ -225,6 +280,8 @@ class ExactEngine:
                 self.prefilling.remove(request)
             if request.generated == 0:
                 request.first = self.env.now
+                if request.watch is not None:
+                    request.watch(request)
             elif not math.isnan(request.stalled):
                 self.stalls.append((request.id, self.index, request.stalled, self.env.now))
                 request.stalled = math.nan
@@ -235,6 +292,7 @@ class ExactEngine:
                 self.left(request)
                 (self.moves or self.kv).drop(request)
                 del self.running[request.order]
+                request.order = -1
                 self.in_flight -= 1
                 self.ended(request.unpadded())
             elif joins and self.moves is not None and self.moves.hands_on:

@@ -1,33 +1,94 @@
-"""Replicas that can stand in for each other, and the choice among them: one fleet per model and role."""
+"""Replicas that can stand in for each other, and the choice among them: one fleet per model and role.
+
+Replicas come and go. While none that could take a request is there, it is held, in order of arrival, and sent on when one comes.
+"""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import insort
+from collections import deque
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from sim.core.request import Request
-from sim.policy.route.base import Router
+from sim.policy.route.base import Router, View
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
 
+INDEX = attrgetter("index")
+
+
+class Held(NamedTuple):
+    """A request of `length` tokens that waits since `since`; `send` is called with it once there is a replica. `fresh`: it ran nowhere."""
+
+    request: Request
+    length: int
+    since: float
+    send: Callable[[Request], None]
+    fresh: bool
+
 
 class Fleet:
-    """`limits` gives for each engine the longest request it can hold, in tokens, and the name of what limits it."""
+    """`limits` gives for each pool the longest request a replica of it can hold, in tokens, and the name of what limits it.
 
-    def __init__(self, engines: Sequence[Engine | ExactEngine], limits: Sequence[tuple[int, str]], router: Router):
-        self.engines, self.limits, self._router = engines, limits, router
+    `engines` are the replicas that take requests now, in order of their indices; `held` are requests that wait for one. `look` gives what
+    the router sees of a replica; None: the engine itself.
+    """
+
+    def __init__(self, limits: Sequence[tuple[int, str]], router: Router, look: Callable[[Engine | ExactEngine], View] | None = None):
+        self.engines: list[Engine | ExactEngine] = []
+        self._look = look
+        self._views: list[Any] = self.engines if look is None else []
+        self.held: deque[Held] = deque()
         self.longest, self.limit = max(limits)
+        self._router = router
         self._shortest = min(limit for limit, _ in limits)
-        self._by_index = {engine.index: engine for engine in engines}
+        self._by_index: dict[int, Engine | ExactEngine] = {}
+        self._room: dict[int, int] = {}
 
-    def able(self, length: int) -> Sequence[Engine | ExactEngine]:
-        """The replicas that can hold a request of so many tokens, prompt and output."""
+    def add(self, engine: Engine | ExactEngine, limit: int) -> None:
+        """A replica takes requests from now on, up to so many tokens each."""
+        insort(self.engines, engine, key=INDEX)
+        if self._look is not None:
+            insort(self._views, self._look(engine), key=INDEX)
+        self._by_index[engine.index], self._room[engine.index] = engine, limit
+
+    def remove(self, engine: Engine | ExactEngine) -> None:
+        """A replica takes no more."""
+        self.engines.remove(engine)
+        if self._look is not None:
+            self._views = [view for view in self._views if view.index != engine.index]
+        del self._by_index[engine.index], self._room[engine.index]
+
+    def able(self, length: int) -> Sequence[View]:
+        """What is seen of the replicas that can hold a request of so many tokens, prompt and output."""
         if length <= self._shortest:
-            return self.engines
-        return [engine for engine, (limit, _) in zip(self.engines, self.limits, strict=True) if length <= limit]
+            return self._views
+        return [view for view in self._views if length <= self._room[view.index]]
 
-    def pick(self, request: Request, views: Sequence[Engine | ExactEngine]) -> Engine | ExactEngine | None:
+    def pick(self, request: Request, views: Sequence[View]) -> Engine | ExactEngine | None:
         """The router's choice among some replicas; the request is marked with it."""
         picked = self._router.pick(request, views)
         if picked is None:
             return None
         request.replica = picked
         return self._by_index[picked]
+
+    def send_held(self) -> list[Held]:
+        """Send on what is held and can go now, in order; returns it."""
+        waiting, self.held = self.held, deque()
+        sent = []
+        for item in waiting:
+            if self.able(item.length):
+                sent.append(item)
+                item.send(item.request)
+            else:
+                self.held.append(item)
+        return sent
+
+    def let_go(self, request: Request) -> Held | None:
+        """A request that is held is wanted no more; None when it is not held."""
+        item = next((item for item in self.held if item.request is request), None)
+        if item is not None:
+            self.held.remove(item)
+        return item

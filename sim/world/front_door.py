@@ -1,21 +1,26 @@
 """Where requests come in: numbered, turned away or let in, and sent to a replica of the model they ask for.
 
 A request that no replica could ever hold is turned away first (`max_model_len`, `kv_capacity`), then the admission policy is asked, then
-the router. Whoever is turned away gets a row with the reason. Where prefill and decode have replicas of their own, a prompt goes to a
-prefill replica unless it is short, and from there to a decode replica, chosen when its first token is out.
+the router. While no replica is ready for it a request that was admitted is held. Whoever is turned away gets a row with the reason. Where
+prefill and decode have replicas of their own, a prompt goes to a prefill replica unless it is short, and from there to a decode replica,
+chosen when its first token is out.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from simpy import Environment, Event
 
+from sim.core.record import Table
 from sim.core.request import Request
 from sim.policy.admit.base import Admission
+from sim.policy.route.base import View
+from sim.policy.route.least_loaded import IN_FLIGHT
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
-from sim.world.fleet import Fleet
+from sim.world.fleet import Fleet, Held
 
 
 class Service(NamedTuple):
@@ -29,19 +34,25 @@ class Service(NamedTuple):
 
 
 class FrontDoor:
-    """`services` has, for each workload, the service its requests ask for first, and then those of the later stages of cascades."""
+    """`services` has, for each workload, the service its requests ask for first, and then those of the later stages of cascades.
+
+    `engines` are all replicas by index. `record` is told of those turned away, and of those that fail before they have a replica, each with
+    the reason; its table is of those that were held.
+    """
 
     def __init__(
-        self, env: Environment, services: Sequence[Service], admission: tuple[str, Admission], rejected: Callable[[Request, str], None]
-    ):
+        self, env: Environment, services: Sequence[Service], admission: tuple[str, Admission],
+        engines: Sequence[Engine | ExactEngine], record: tuple[Callable[[Request, str], None], Callable[[Request, str], None], Table],
+    ):  # fmt: skip
         self._env, self._services = env, services
         self._kind, self._admission = admission
-        self._rejected = rejected
+        self._engines = engines
+        self._rejected, self._failed, self._held = record
         self.arrived = 0
         self.last_arrival = 0.0
 
-    def submit(self, request: Request) -> None:
-        """Take a request that arrives now."""
+    def submit(self, request: Request, avoid: Collection[int] = ()) -> None:
+        """Take a request that arrives now; it goes to none of the replicas `avoid` where another can have it."""
         request.id = self.arrived
         self.arrived += 1
         self.last_arrival = now = self._env._now
@@ -50,35 +61,78 @@ class FrontDoor:
         if decode is not None:
             if request.prompt <= short:
                 fleet = decode
-            elif not decode.able(length):
+            elif length > decode.longest:
                 self._rejected(request, decode.limit)
                 return
             else:
                 length = request.prompt + 1
-        views = fleet.able(length)
-        if not views:
+        if length > fleet.longest:
             self._rejected(request, fleet.limit)
             return
+        views = fleet.able(length)
         if not self._admission.admit(request, views, now):
             self._rejected(request, self._kind)
-            return
+        elif views:
+            self._send(request, fleet, views, avoid)
+        else:
+            fleet.held.append(Held(request, length, now, lambda request: self._send(request, fleet, fleet.able(length), avoid), True))
+
+    def _send(self, request: Request, fleet: Fleet, views: Sequence[View], avoid: Collection[int]) -> None:
+        if avoid:
+            views = [view for view in views if view.index not in avoid] or views
         engine = fleet.pick(request, views)
         if engine is None:
             self._rejected(request, "router")
-            return
-        engine.submit(request)
+        else:
+            engine.submit(request)
 
-    def successor(self, request: Request) -> Engine | ExactEngine:
-        """The decode replica for a request that a prefill replica is done with."""
+    def successor(self, request: Request, found: Callable[[Request, Engine | ExactEngine], None]) -> None:
+        """Call `found` with the decode replica for a request that a prefill replica is done with, at once or when there is one."""
         decode = self._services[request.service].decode
         assert decode is not None
-        views = decode.able(request.prompt + request.output)
-        # Nobody is turned away half-way: where the router refuses, the least loaded has to take it.
-        return decode.pick(request, views) or min(views, key=lambda engine: engine.in_flight)
+        length = request.prompt + request.output
 
-    def call(self, request: Request) -> Event:
+        def send(request: Request) -> None:
+            views = decode.able(length)
+            # Nobody is turned away half-way: where the router refuses, the least loaded has to take it.
+            found(request, decode.pick(request, views) or self._engines[min(views, key=IN_FLIGHT).index])
+
+        if decode.able(length):
+            send(request)
+        else:
+            decode.held.append(Held(request, length, self._env._now, send, False))
+
+    def came(self, fleet: Fleet) -> None:
+        """A replica came to a fleet: what was held for it goes on."""
+        if fleet.held:
+            for item in fleet.send_held():
+                self._held.append((item.request.id, item.since, self._env._now))
+
+    def close(self) -> list[Request]:
+        """The clock has stopped; returns the requests that are still held and ran nowhere."""
+        items = [item for fleet in self._fleets() for item in fleet.held]
+        for item in items:
+            self._held.append((item.request.id, item.since, math.nan))
+        return [item.request for item in items if item.fresh]
+
+    def _fleets(self) -> list[Fleet]:
+        return list(dict.fromkeys(fleet for service in self._services for fleet in (service.entry, service.decode) if fleet is not None))
+
+    def cancel(self, request: Request, reason: str) -> None:
+        """Who sent a request wants it no more: it leaves, wherever it is, and fails for that reason, unless it has ended already."""
+        if request.reason or request.last == request.last:
+            return
+        request.reason = reason
+        if request.replica < 0:
+            held = next(item for fleet in self._fleets() for item in [fleet.let_go(request)] if item is not None)
+            self._held.append((request.id, held.since, self._env._now))
+            self._failed(request, reason)
+            return
+        self._engines[request.replica].cancel(request)
+
+    def call(self, request: Request, avoid: Collection[int] = ()) -> Event:
         """Submit; the event succeeds with the request just after it has ended, also when it was turned away."""
         done: Event = self._env.event()
         request.done = done
-        self.submit(request)
+        self.submit(request, avoid)
         return done

@@ -18,6 +18,7 @@ from sim.core.request import Request
 from sim.policy.kv.base import KvCache
 from sim.world.link import Link
 from sim.world.retention import Keeper
+from sim.world.roads import Road, Roads
 from sim.world.tier_links import TierLinks
 from sim.world.timer import Answer
 
@@ -36,11 +37,14 @@ class Held(NamedTuple):
 
 
 class Moves:
-    """The moves of one replica. `hands_on`: it prefills for others. `out` is its link to the network, `host` the one to its host's memory.
+    """The moves of one replica. `hands_on`: it prefills for others. `out` is its link to the network, `host` the one to its host's memory,
+    and `roads`, where there is a network with shared links, take the place of both.
 
     `per_token` bytes of keys and values are moved for a token, by all GPUs of the replica together. `swap` tokens may be in the host's
     memory at a time. `overlap` is the share of a hand-on's bytes that may leave while the prompt is still being computed. `tiers` are the
-    ways to lower tiers and `keeper` is who keeps caches of sessions, where there are any.
+    ways to lower tiers and `keeper` is who keeps caches of sessions, where there are any. `successor` finds a decode replica for a request
+    and calls back with it; `emptied` is called, where somebody waits for it, when blocks that a request left here have been given back,
+    and `touched` before.
     """
 
     def __init__(self, env: Environment, kv: KvCache, ways: tuple[Link, Link], per_token: float, record: Table):
@@ -48,10 +52,13 @@ class Moves:
         self.out, self.host = ways
         self.tiers: TierLinks | None = None
         self.keeper: Keeper | None = None
+        self.roads: Roads | None = None
         self.hands_on = False
         self.overlap = 0.0
         self.swap = 0
-        self.successor: Callable[[Request], Engine | ExactEngine] | None = None
+        self.successor: Callable[[Request, Callable[[Request, Engine | ExactEngine], None]], None] | None = None
+        self.emptied: Callable[[Request], None] | None = None
+        self.touched: Callable[[], None] | None = None
         self.leaving: dict[int, Request] = {}
         self._sources: dict[int, Held] = {}
         self._swapped: dict[int, int] = {}
@@ -66,17 +73,21 @@ class Moves:
         if held is not None:
             there = held.engine.moves
             assert there is not None
-            whole, left = self._bytes(there, request)
-            link, kind, source = there.out, HANDOFF, held.engine.index
+            way = there.out if self.roads is None or there.roads is None else self.roads.between(there.roads, request)
+            whole, left = self._bytes(there, request, way.bandwidth)
+            kind, source = HANDOFF, held.engine.index
         else:
             whole = left = tokens * self.per_token
-            link, kind, source = self.host, SWAP_IN, engine.index
+            way = self.host if self.roads is None else self.roads.memory(request)
+            kind, source = SWAP_IN, engine.index
 
         def arrived() -> None:
             self.transfers.append((kind, request.id, source, engine.index, began, self.env.now, whole, tokens, 0))
             self._loaded(engine, request)
+            if left < whole and isinstance(way, Road):
+                way.catch_up(whole - left)
 
-        link.send(left, arrived)
+        way.send(left, arrived)
 
     def admitted(self, request: Request) -> None:
         """A request starts to run: what it had elsewhere is needed no more."""
@@ -121,10 +132,15 @@ class Moves:
 
         def onward(request: Request) -> None:
             assert self.successor is not None
-            target = self.successor(self.leaving.pop(request.id))
+            self.successor(request, arrive)
+
+        def arrive(request: Request, target: Engine | ExactEngine) -> None:
+            del self.leaving[request.id]
             assert target.moves is not None
             target.moves._sources[request.id] = held
             target.submit(request)
+            if request.reason:
+                target.cancel(request)
 
         Answer(self.env, self.env.now, request, onward)
 
@@ -144,11 +160,20 @@ class Moves:
         self.swap += self._swapped.pop(request.id, 0)
         held = self._sources.pop(request.id, None)
         if held is not None:
+            source = held.engine.moves
+            if source is not None and source.touched is not None:
+                source.touched()
             held.engine.kv.drop(held.request)
             held.engine.poke()
+            if source is not None and source.emptied is not None:
+                source.emptied(request)
 
-    def _bytes(self, there: Moves, request: Request) -> tuple[float, float]:
-        """All bytes to be moved, and those still left when the prompt is done: earlier layers may leave while later ones are computed."""
+    def _bytes(self, there: Moves, request: Request, bandwidth: float) -> tuple[float, float]:
+        """All bytes to be moved, and those still left when the prompt is done: earlier layers may leave while later ones are computed.
+
+        Where they go is known only then. So a shared network carries them late, behind the others; how many they were is reckoned from the
+        `bandwidth` that it has to give now.
+        """
         size = request.fetch * there.per_token
         computing = request.first - request.admitted
-        return size, max(size * (1.0 - there.overlap), size - computing * there.out.bandwidth) if there.overlap else size
+        return size, max(size * (1.0 - there.overlap), size - computing * bandwidth) if there.overlap else size

@@ -1,13 +1,15 @@
-"""Opens the replicas of a pool: memory divided, step model bound, an engine each, with its cache and its ways out."""
+"""Opens a pool: memory divided, step model bound; and makes its replicas, an engine each, with its cache and its ways out."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING
 
 from sim.core.errors import BadInput, Problem
 from sim.core.registry import BATCHERS, RETENTIONS
 from sim.core.rng import Draws
 from sim.physics.lora import LoraCost
 from sim.physics.memory import Memory, divide
+from sim.physics.power import clock
 from sim.physics.recovery import Recovery
 from sim.physics.speculation import Acceptance
 from sim.physics.step import EngineStep
@@ -19,13 +21,17 @@ from sim.policy.kv.radix import Radix
 from sim.policy.kv.tiers import Tiered
 from sim.spec.hardware import gpu, node
 from sim.spec.llm import llm
+from sim.spec.network import Network
 from sim.spec.scenario import Disaggregation, Pool
 from sim.world.adapters import Adapters
+from sim.world.congestion import Congestion, links
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
 from sim.world.link import Link
 from sim.world.moves import Moves
 from sim.world.retention import Hold, Keeper
+from sim.world.roads import Roads, handoff
+from sim.world.site import Site
 from sim.world.tier_links import TierLinks
 
 if TYPE_CHECKING:
@@ -35,47 +41,80 @@ if TYPE_CHECKING:
 SWAP_SPACE = 4.0 * 2**30  # vLLM's default, per GPU
 
 
-class Replicas(NamedTuple):
-    """A pool's engines; `limits` gives for each the longest request it can hold, in tokens, and the name of what limits it."""
+class Replicas:
+    """A pool as it was opened: what its replicas have in common, and how another one is made.
 
-    pool: Pool
-    engines: list[Engine | ExactEngine]
-    limits: list[tuple[int, str]]
-    model: EngineStep
-    memory: Memory
+    `limit` is the longest request that one can hold, in tokens, and the name of what limits it. Raises BadInput at paths below `where` for
+    what cannot be simulated.
+    """
 
+    def __init__(self, world: World, pool: Pool, where: str):
+        self.pool, self._world = pool, world
+        architecture, chip, options = llm(pool.model or world.scenario.model), gpu(pool.gpu), pool.engine
+        clock(chip, pool.power_cap, f"{where}.power_cap")  # said with its place, before the step model needs it
+        self.memory = divide(architecture, chip, pool, where)
+        # Shared by all: a step model has no state of its own.
+        self.model = EngineStep(architecture, chip, pool)
+        self._longest = options.max_model_len or architecture.max_position
+        _check_budget(pool, self._longest, where)
+        self._limits = _limits(pool, self._longest)
+        self._law = Acceptance(options.speculative_config, world.scenario.seed) if options.speculative_config else None
+        self._loras = LoraCost(architecture, chip, pool) if options.lora else None
+        speeds = _speeds(pool, world.scenario.cluster.network)
+        self._recovery = _recovery(pool, self.memory, self.model, self._limits, speeds, where)
+        self._kept: dict[int, list[Hold]] = {}
+        self._congestions: dict[int, Congestion] = {}
+        # The last token's keys and values are never computed, so a cache of n tokens holds a request of n + 1.
+        room = self.memory.blocks * options.block_size + 1
+        self.limit = (self._longest, "max_model_len") if self._longest <= room else (room, "kv_capacity")
 
-def open_pool(world: World, pool: Pool, where: str) -> Replicas:
-    """The replicas of one pool, numbered on from those there are; they share a step model, which has no state of its own."""
-    architecture, chip, options = llm(pool.model or world.scenario.model), gpu(pool.gpu), pool.engine
-    memory = divide(architecture, chip, pool, where)
-    model = EngineStep(architecture, chip, pool)
-    longest = options.max_model_len or architecture.max_position
-    _check_budget(pool, longest, where)
-    limits = _limits(pool, longest)
-    law = Acceptance(options.speculative_config, world.scenario.seed) if options.speculative_config else None
-    loras = LoraCost(architecture, chip, pool) if options.lora else None
-    recovery = _recovery(pool, memory, model, limits, where)
-    kept: dict[int, list[Hold]] = {}
-    kind = ExactEngine if options.exact_steps else Engine
-    engines: list[Engine | ExactEngine] = []
-    tables = world.recorder.tables
-    for index in range(len(world.engines), len(world.engines) + pool.replicas):
-        policy = _batcher(world, pool), limits, law
-        record = tables["stretches"], tables["stalls"], world.recorder.completed
-        engine = kind(world.env, index, model, _cache(pool, memory, longest, recovery), policy, record)
+    def engine(self, index: int) -> Engine | ExactEngine:
+        """A replica, its engine idle and its cache empty."""
+        world, pool, options, tables = self._world, self.pool, self.pool.engine, self._world.recorder.tables
+        policy = _batcher(world, pool), self._limits, self._law
+        record = tables["stretches"], tables["stalls"], world.recorder.left
+        kind, model = world.outlook.kind(options.exact_steps), self._congested(index)
+        engine = kind(world.env, index, model, _cache(pool, self.memory, self._longest, self._recovery), policy, record)
         if pool.role != "both" or options.preemption_mode == "swap" or options.kv_tiers or options.retention["kind"] != "lru":
-            engine.moves = _moves(world, pool, memory, engine.kv)
+            engine.moves = _moves(world, pool, self.memory, engine.kv)
+            if world.site is not None:
+                self._over_network(world.site, engine.moves, engine)
             if isinstance(engine.kv, Radix) and options.retention["kind"] != "lru":
-                keeper = Keeper(world.env, RETENTIONS.make(options.retention), engine.kv, recovery, kept)
+                keeper = Keeper(world.env, RETENTIONS.make(options.retention), engine.kv, self._recovery, self._kept)
                 engine.moves.keeper, keeper.engine = keeper, engine
-        if loras is not None and options.lora is not None:
-            engine.adapters = Adapters(options.lora, loras, model.queries, (index, tables["adapters"]))
-        engines.append(engine)
-    # The last token's keys and values are never computed, so a cache of n tokens holds a request of n + 1.
-    room = memory.blocks * options.block_size + 1
-    limit = (longest, "max_model_len") if longest <= room else (room, "kv_capacity")
-    return Replicas(pool, engines, [limit] * pool.replicas, model, memory)
+        if self._loras is not None and options.lora is not None:
+            engine.adapters = Adapters(options.lora, self._loras, self.model.queries, (index, tables["adapters"]))
+        if isinstance(model, Congestion):
+            model.engine = engine
+        return engine
+
+    def placed(self, index: int) -> None:
+        """A replica has its GPUs: from now on traffic on the links of its collectives slows it down."""
+        site, congestion = self._world.site, self._congestions.pop(index, None)
+        if site is not None and congestion is not None:
+            found = links(site.topology, site.places[index], self.pool.parallel, self.model.llm.moe_layers > 0)
+            if found:
+                site.network.watch(found, congestion.changed)
+
+    def _congested(self, index: int) -> EngineStep | Congestion:
+        """The step model of a replica."""
+        if self._world.site is None or self.pool.parallel.gpus == 1:
+            return self.model
+        record = self._world.recorder.tables["slowdowns"]
+        congestion = self._congestions[index] = Congestion(self._world.env, index, self.model, record)
+        return congestion
+
+    def _over_network(self, site: Site, moves: Moves, engine: Engine | ExactEngine) -> None:
+        """Have what a replica moves go over the network."""
+        pool = self.pool
+        way = self._world.scenario.cluster.disaggregation or Disaggregation()
+        moves.roads = roads = Roads(site, engine.index, pool.parallel, handoff(way, pool.parallel.tp * pool.parallel.pp))
+        if moves.tiers is not None:
+            for number, tier in enumerate(pool.engine.kv_tiers):
+                if tier.store is not None:
+                    moves.tiers.reroute(number, partial(roads.store, tier))
+                elif not tier.bandwidth and not tier.latency:
+                    moves.tiers.reroute(number, roads.memory)
 
 
 def _cache(pool: Pool, memory: Memory, longest: int, recovery: Recovery) -> KvCache:
@@ -95,7 +134,7 @@ def _per_block(pool: Pool, memory: Memory) -> float:
     return memory.per_block * pool.parallel.tp * pool.parallel.pp
 
 
-def _recovery(pool: Pool, memory: Memory, model: EngineStep, limits: Limits, where: str) -> Recovery:
+def _recovery(pool: Pool, memory: Memory, model: EngineStep, limits: Limits, speeds: list[tuple[float, float]], where: str) -> Recovery:
     """What it costs to have keys and values again. Raises BadInput when a tier has no room for a single block."""
     size = _per_block(pool, memory)
     problems = [
@@ -105,9 +144,20 @@ def _recovery(pool: Pool, memory: Memory, model: EngineStep, limits: Limits, whe
     ]  # fmt: skip
     if problems:
         raise BadInput(problems)
-    speeds = [(tier.bandwidth or host_bandwidth(pool), tier.latency) for tier in pool.engine.kv_tiers]
     most = limits.long_prefill_token_threshold or limits.max_num_batched_tokens
     return Recovery(model, speeds, size, min(most, limits.max_num_batched_tokens))
+
+
+def _speeds(pool: Pool, network: Network | None) -> list[tuple[float, float]]:
+    """Bytes/s and latency of each tier, with nothing else on the links."""
+    chip, found = gpu(pool.gpu), []
+    for tier in pool.engine.kv_tiers:
+        speed = tier.bandwidth or host_bandwidth(pool)
+        if tier.store is not None and network is not None:
+            cards = node(pool.node or chip.node).nic_bandwidth * pool.parallel.tp * pool.parallel.pp
+            speed = min(speed, cards, network.store(tier.store).bandwidth)
+        found.append((speed, tier.latency))
+    return found
 
 
 def host_bandwidth(pool: Pool) -> float:

@@ -63,6 +63,7 @@ class Keeper:
         self._held: dict[int, Hold] = {}
         self._tickets = self._level = self.peak = 0
         self._since = self.block_seconds = 0.0
+        self._closed: tuple[int, float] | None = None
 
     def drop(self, request: Request) -> None:
         """A request has ended: keep what its session will ask for, give the rest back."""
@@ -116,8 +117,10 @@ class Keeper:
                 self._note()
 
     def close(self, end: float) -> tuple[int, float]:
-        """The run is over at `end`: the most blocks kept at a time, and block-seconds."""
-        return self.peak, self.block_seconds + self._level * max(end - self._since, 0.0)
+        """The run, or the replica's life, is over at `end`: the most blocks kept at a time, and block-seconds. Asked again, the same."""
+        if self._closed is None:
+            self._closed = self.peak, self.block_seconds + self._level * max(end - self._since, 0.0)
+        return self._closed
 
     def _state(self, request: Request) -> State:
         kv, tokens, now = self._kv, request.computed, self._env.now

@@ -1,4 +1,5 @@
-"""The ways between a replica's GPUs and the lower tiers of its KV cache: one link per tier, shared by what goes down and what comes up.
+"""The ways between a replica's GPUs and the lower tiers of its KV cache: one link per tier, shared by what goes down and what comes up, or
+the links of the network.
 
 A request's parts come from all tiers at once, each over its own link, and it can run when the last is in. What goes down is gathered until
 the batch changes (a request is admitted or leaves), then sent as one transfer per tier; nobody waits for it, but what comes up at the same
@@ -14,18 +15,27 @@ from sim.core.record import Table
 from sim.core.request import Request
 from sim.policy.kv.tiers import Tiered
 from sim.world.link import Link
+from sim.world.roads import Road
 
 RELOAD, OFFLOAD = 2, 3
+Lane = Link | Callable[[Request, bool], Road]
 
 
 class TierLinks:
-    """`ways` are (kind of tier, link), the nearest first; `per_block` bytes are moved for a block, by all GPUs of the replica together."""
+    """`ways` are (kind of tier, link), the nearest first; `per_block` bytes are moved for a block, by all GPUs of the replica together.
+
+    Over a network with shared links there is in place of a link a function of a request and of whether its blocks go down: their way.
+    """
 
     def __init__(self, env: Environment, kv: Tiered, ways: Sequence[tuple[str, Link]], per_block: float, record: Table):
         self._env, self._kv, self._per_block, self._record = env, kv, per_block, record
-        self._links = [link for _, link in ways]
+        self._links: list[Lane] = [link for _, link in ways]
         self._labels = [record.label("tier", kind) for kind, _ in ways]
         self._sent = [0] * len(ways)
+
+    def reroute(self, tier: int, lane: Lane) -> None:
+        """What a tier gives and takes goes another way."""
+        self._links[tier] = lane
 
     def has(self, request: Request) -> bool:
         """Whether the request took blocks for what is in lower tiers."""
@@ -62,4 +72,5 @@ class TierLinks:
             self._record.append(row)
             done()
 
-        self._links[tier].send(size, arrived)
+        lane = self._links[tier]
+        (lane if isinstance(lane, Link) else lane(request, kind == OFFLOAD)).send(size, arrived)

@@ -31,6 +31,19 @@ class Timer(Event):
         heappush(env._queue, (env._now + seconds, LAST, next(env._eid), self))  # type: ignore[arg-type]
 
 
+class Deadline(Event):
+    """Calls `ring(what)` half a nanosecond after the first whole one at least half of one after `at`: a comb that neither answers, arrivals
+    nor the steps of engines meet, so that a request which ends at its deadline has ended.
+    """
+
+    def __init__(self, env: Environment, at: float, what: Any, ring: Callable[[Any], None]):
+        self.env = env
+        self.callbacks = [lambda event: ring(event._value)]
+        self._value = what
+        self._ok = True
+        heappush(env._queue, ((round(at / GRID) + 1.5) * GRID, LAST, next(env._eid), self))  # type: ignore[arg-type]
+
+
 class Answer(Event):
     """Calls `ring(request)` on the first whole nanosecond at least half of one after `at`; of one instant, in the order of replicas."""
 

@@ -21,28 +21,35 @@ class Ways:
     """`services` are the pools of each workload, by name, and then those of later stages and of judges; `chains` the steps of those
     workloads, by number, whose requests go through a cascade.
 
-    `wanted` and `names` are what each workload asks for, and its name. Raises BadInput with all that is wrong.
+    `wanted` and `names` are what each workload asks for (None: it sends no requests), and its name. Raises BadInput with all that is wrong.
     """
 
-    def __init__(self, scenario: Scenario, pools: Sequence[Pool], wanted: Sequence[str], names: Sequence[str]):
+    def __init__(self, scenario: Scenario, pools: Sequence[Pool], wanted: Sequence[str | None], names: Sequence[str]):
         self._pools, self._model, self._seed = pools, scenario.model, scenario.seed
         self._cascades = scenario.cluster.cascades
         self._names = names
         self._problems: list[Problem] = []
         self._ends = [self._resolved(cascade, f"cluster.cascades.{i}") for i, cascade in enumerate(self._cascades)]
         self._check(scenario.cluster.quality)
-        self.services: list[Pools] = [self._first(model, f"workloads.{number}.model") for number, model in enumerate(wanted)]
+        # Who sends nothing has a service like any other; nothing comes of it.
+        everybody = tuple(pool.name for pool in pools)
+        self.services: list[Pools] = [
+            everybody if model is None else self._first(model, f"workloads.{number}.model") for number, model in enumerate(wanted)
+        ]
+        self._silent = {number for number, model in enumerate(wanted) if model is None}
         if self._problems:
             raise BadInput(self._problems)
         self.chains: dict[int, list[Step]] = {}
         for number in range(len(wanted)):
+            if wanted[number] is None:
+                continue
             steps = self._steps(number)
             if steps:
                 self.chains[number] = steps
 
     def unasked(self) -> list[str]:
         """Pools that no request can reach."""
-        asked = {name for service in self.services for name in service}
+        asked = {name for number, service in enumerate(self.services) if number not in self._silent for name in service}
         return [pool.name for pool in self._pools if pool.name not in asked]
 
     def _serving(self, wanted: str, where: str) -> Pools:

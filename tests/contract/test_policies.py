@@ -13,7 +13,10 @@ from sim.policy.batch.base import Limits
 from sim.policy.kv.paged import Paged
 from sim.spec.scenario import EngineOptions
 
-OPTIONS = {"max_queue": {"limit": 3}, "token_bucket": {"rate": 2.0, "burst": 5.0}}
+OPTIONS = {
+    "max_queue": {"limit": 3}, "token_bucket": {"rate": 2.0, "burst": 5.0}, "spill_over": {"threshold": 3},
+    "shed": {"limits": [{"priority": 0, "queue": 2, "kv": 0.9}, {"priority": 1, "queue": 8}]},
+}  # fmt: skip
 
 
 @dataclass
@@ -23,6 +26,21 @@ class Seen:
     index: int
     in_flight: int = 0
     queued: int = 0
+    weight: float = 1.0
+    room: int = 4800
+    block_size: int = 16
+    away: float = 0.0
+    held: int = 0
+
+    @property
+    def kv_used(self):
+        return min(self.in_flight * 10 / self.room, 1.0)
+
+    def distance(self, request):
+        return self.away
+
+    def cached(self, request):
+        return self.held
 
 
 def make(family, kind):

@@ -13,12 +13,19 @@ from sim.core.rng import stream
 
 FIXED = {"kind": "fixed", "input": 100, "output": 10}
 TRACE = "arrival_s,input_tokens,output_tokens\n0.5,10,1\n0.5,20,2\n7,30,3\n"
+CLIENTS = "client,t_s,rate,cv,pattern,shape\n4,0,1.5,1,Gamma,1\n9,10,2,3,Weibull,0.4\n"
 MINIMAL_WORKLOADS = {
+    "clients": {"preset": "servegen_m_small", "rate": 2, "num_requests": 10},
     "closed": {"concurrency": 3, "num_requests": 10, "lengths": FIXED},
     "constant": {"rate": 2, "num_requests": 10, "lengths": FIXED},
+    "diurnal": {"rate": 2, "peak_to_mean": 2, "num_requests": 10, "lengths": FIXED},
+    "flash_crowd": {"rate": 2, "spikes": [{"at": 1, "height": 5, "hold": 10}], "num_requests": 10, "lengths": FIXED},
     "gamma": {"rate": 2, "cv": 2, "num_requests": 10, "lengths": FIXED},
+    "hawkes": {"rate": 2, "branching": 0.5, "decay": 5, "num_requests": 10, "lengths": FIXED},
+    "mmpp": {"states": [{"rate": 0, "mean_stay": 1}, {"rate": 9, "mean_stay": 2}], "num_requests": 10, "lengths": FIXED},
     "poisson": {"rate": 2, "num_requests": 10, "lengths": FIXED},
     "preset": {"preset": "azure_conv_2023", "num_requests": 10},
+    "servegen": {"path": "CLIENTS", "lengths": FIXED},
     "sessions": {"rate": 2, "num_sessions": 5, "turns": 3, "shared_prefix": 50, "think_time": 1, "lengths": FIXED},
     "trace": {"path": "TRACE"},
     "weibull": {"rate": 2, "shape": 0.5, "num_requests": 10, "lengths": FIXED},
@@ -63,22 +70,25 @@ class World:
 
 
 @pytest.fixture
-def trace_file(tmp_path):
-    path = tmp_path / "trace.csv"
-    path.write_text(TRACE)
-    return str(path)
+def files(tmp_path):
+    """The path of each file that minimal options name."""
+    paths = {}
+    for name, text in (("TRACE", TRACE), ("CLIENTS", CLIENTS)):
+        paths[name] = str(tmp_path / f"{name.lower()}.csv")
+        (tmp_path / f"{name.lower()}.csv").write_text(text)
+    return paths
 
 
-def workload(kind, trace_file):
+def workload(kind, files):
     assert kind in MINIMAL_WORKLOADS, f"give the workload '{kind}' minimal options in this file"
-    options = {key: trace_file if value == "TRACE" else value for key, value in MINIMAL_WORKLOADS[kind].items()}
+    options = {key: files.get(str(value), value) for key, value in MINIMAL_WORKLOADS[kind].items()}
     checked, problems = WORKLOADS.check({"kind": kind, **options})
     assert problems == []
     return WORKLOADS.make(checked)
 
 
-def sent_by(kind, trace_file):
-    made, world = workload(kind, trace_file), World()
+def sent_by(kind, files):
+    made, world = workload(kind, files), World()
     assert isinstance(made.name, str)
     assert all(isinstance(remark, str) for remark in made.prepare())
     expected = made.expected()
@@ -90,8 +100,8 @@ def sent_by(kind, trace_file):
 
 
 @pytest.mark.parametrize("kind", WORKLOADS.names())
-def test_a_workload_ends_and_sends_what_can_be_served(kind, trace_file):
-    sent = sent_by(kind, trace_file)
+def test_a_workload_ends_and_sends_what_can_be_served(kind, files):
+    sent = sent_by(kind, files)
     at = [row[0] for row in sent]
     assert at == sorted(at)
     assert at[0] >= 0
@@ -111,13 +121,13 @@ def test_a_workload_ends_and_sends_what_can_be_served(kind, trace_file):
 
 
 @pytest.mark.parametrize("kind", WORKLOADS.names())
-def test_a_workload_repeats_itself(kind, trace_file):
-    assert sent_by(kind, trace_file) == sent_by(kind, trace_file)
+def test_a_workload_repeats_itself(kind, files):
+    assert sent_by(kind, files) == sent_by(kind, files)
 
 
 @pytest.mark.parametrize("kind", WORKLOADS.names())
-def test_one_object_drives_two_worlds_alike(kind, trace_file):
-    made = workload(kind, trace_file)
+def test_one_object_drives_two_worlds_alike(kind, files):
+    made = workload(kind, files)
     worlds = World(), World()
     for world in worlds:
         made.prepare()

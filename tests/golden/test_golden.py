@@ -40,8 +40,8 @@ def figures(name: str) -> dict[str, float]:
 
 def scalars(name: str, value: Any) -> Iterator[tuple[str, float]]:
     """The numbers of a nested mapping, by dotted name."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from scalars(f"{name}.{key}", inner)
     elif value is not None:
         yield name, value

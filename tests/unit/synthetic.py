@@ -32,6 +32,7 @@ def pool(name: str = "serve", **changes: Any) -> dict[str, Any]:
     figures = [("flops.bf16", 1e15, "datasheet"), ("bandwidth", 3e12, "measured"), ("idle_watts", 70.0, "judgement")]
     return {
         "name": name, "model": "tiny", "gpu": "h100_sxm", "gpus": 1, "replicas": 1, "price_per_hour": 3.6, "tdp": 700.0, "idle_watts": 70.0,
+        "beyond_price_per_hour": 3.6, "reserved": 0, "power_cap": 700.0, "clock": 1.0, "host_watts": 300.0,
         "peak_flops": 1e15, "bandwidth": 3e12, "weight_bytes": WEIGHTS, "active_weight_floor": WEIGHTS, "flops_per_token": FLOPS_PER_TOKEN,
         "flops_per_pair": 1e5, "kv_bytes_per_token": KV_BYTES, "extrapolated": [], "kv_blocks": BLOCKS,
         "memory": {"budget": 7e10, "weights": 2e9, "activations": 1e9, "reserve": 1e9, "per_block": BLOCK * KV_BYTES},

@@ -22,7 +22,7 @@ def failed(result):
 
 def test_good_tables_pass_everything():
     entries = audit(small())
-    assert list(entries) == ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "tokens", "littles_law"]
+    assert list(entries) == ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "tokens", "littles_law", "lives"]
     assert all(entry["ok"] and (entry["checked"] > 0 or name == "I7") and entry["detail"] for name, entry in entries.items())
 
 
@@ -82,6 +82,12 @@ def _with_meta(result, **changes):
     return result
 
 
+def lengthen(result, seconds):
+    """The run, and its only replica, last so much longer."""
+    result.meta["sim_s"] += seconds
+    edit(result.tables["replicas"], "end", 0, result.meta["sim_s"])
+
+
 def test_an_engine_that_waits_with_work_is_found():
     result = serve(np.array([0.0, 0.0]), np.array([5, 5]))
     shift = 10.0
@@ -89,7 +95,7 @@ def test_an_engine_that_waits_with_work_is_found():
         edit(result.tables["stretches"], "start", row, float(result.tables["stretches"]["start"][row]) + shift)
     for column in ("admitted", "first_token", "last_token"):
         edit(result.tables["requests"], column, 1, float(result.tables["requests"][column][1]) + shift)
-    result.meta["sim_s"] += shift
+    lengthen(result, shift)
     assert failed(result) == {"I4"}
 
 
@@ -97,7 +103,7 @@ def test_an_engine_that_pauses_a_running_request_is_found():
     result = serve(np.array([0.0]), np.array([5]))
     edit(result.tables["stretches"], "start", 1, float(result.tables["stretches"]["start"][1]) + 1)
     edit(result.tables["requests"], "last_token", 0, float(result.tables["requests"]["last_token"][0]) + 1)
-    result.meta["sim_s"] += 1
+    lengthen(result, 1)
     assert failed(result) == {"I4", "littles_law"}
 
 
@@ -107,7 +113,7 @@ def test_a_pause_that_is_recorded_is_not_lost_time():
     start = float(result.tables["stretches"]["start"][1])
     edit(result.tables["stretches"], "start", 1, start + 1)
     edit(result.tables["requests"], "last_token", 0, float(result.tables["requests"]["last_token"][0]) + 1)
-    result.meta["sim_s"] += 1
+    lengthen(result, 1)
     rows = [tuple(result.tables["stretches"][c.name][row].item() for c in result.tables["stretches"].columns) for row in (0, 1)]
     stretches = tables()["stretches"]
     for row in (rows[0], (start, 1.0, 1.0, 0, 1, 0, 0, 1, 10, 55.0, 0, 7, 1, 0.0), rows[1]):

@@ -99,7 +99,7 @@ SCENARIOS = [
     # no kind, no value
     (LENGTHS, "{input: 1000, output: 10}", 18, "lengths: no 'kind' given; did you mean kind: fixed?"),
     (LENGTHS, "null", 18, "lengths: found null; a mapping with a key 'kind' is wanted"),
-    ("{kind: round_robin}", "{kind: }", 13, "router.kind: found null; the name of a kind is wanted: least_loaded"),
+    ("{kind: round_robin}", "{kind: }", 13, "router.kind: found null; the name of a kind is wanted: cache_aware"),
     # what does not fit
     (MODEL, "meta-llama/Llama-3.1-70B", 6, "GB too little for even one KV block. It would fit with parallel: {tp: 2}"),
     ("tp: 1", "tp: 3", 9, "do not split 3 ways; sizes that work: 1, 2, 4, 8"),
@@ -286,7 +286,7 @@ def saved(tmp_path_factory):
 DAMAGE = {
     "no meta.json": (lambda folder: (folder / "meta.json").unlink(), "holds no result: meta.json is missing"),
     "half a meta.json": (lambda folder: (folder / "meta.json").write_text("{"), "damaged result"),
-    "an old meta.json": (lambda folder: (folder / "meta.json").write_text("{}"), "no whole result of this version, without version"),
+    "an old meta.json": (lambda folder: (folder / "meta.json").write_text("{}"), "no whole result of this version, without tables of meta.json"),
     "no requests": (lambda folder: (folder / "requests.parquet").unlink(), "without requests.parquet; run its scenario.yaml again"),
     "half the requests": (lambda folder: os.truncate(folder / "requests.parquet", 500), "damaged result"),
     "another table": (lambda folder: shutil.copy(folder / "replicas.parquet", folder / "requests.parquet"), "request of requests.parquet"),

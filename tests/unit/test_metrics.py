@@ -12,20 +12,25 @@ from synthetic import PROMPT_SECONDS, SLOPE, STEP, edit, pool, put, queue, serve
 
 from sim.core.request import REJECTED
 from sim.core.tables import tables
+from sim.physics.power import FLOOR
+from sim.study.energy import step_power
 from sim.study.gaps import Gaps
 from sim.study.measures import request_columns
-from sim.study.metrics import METRICS, Facts, step_power, summarise
+from sim.study.metrics import METRICS, Facts, summarise
 
 GROUPS = {
     "requests": {"arrived", "completed", "rejected", "failed", "unfinished"},
     "throughput": {"requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "output_tokens_per_s_per_gpu"},
     "slo": {"attainment", "goodput_requests_per_s", "target", "limits", "met"},
-    "gpu": {"count", "busy_fraction", "mfu", "mbu"},
+    "gpu": {"count", "mean", "busy_fraction", "mfu", "mbu"},
     "kv": {
         "peak_fraction", "mean_fraction", "preemptions", "prefix_hit_rate", "prefix_hits", "moved",
         "internal_fragmentation", "external_fragmentation", "tiers",
     },
-    "energy": {"kwh", "joules_per_output_token"},
+    "energy": {
+        "kwh", "joules_per_output_token", "prefill_joules_per_token", "decode_joules_per_token", "gpu_watts", "idle_share", "node_kwh",
+        "site_kwh",
+    },
     "provenance": {"worst", "extrapolated", "extrapolations"},
     "run": {"seed", "sim_s", "cpu_s", "events", "version", "digest"},
 }
@@ -86,7 +91,7 @@ def test_gpu_time_money_and_energy():
     assert summary["cost"]["usd_per_million_output_tokens"] == pytest.approx(span / 1000 / 12 * 1e6)
     assert summary["cost"]["usd_per_request"] == pytest.approx(span / 2000)
     joules = summary["energy"]["kwh"] * 3.6e6
-    assert 70 * span + 630 * 0.35 * busy < joules < 700 * span
+    assert 70 * span + 630 * FLOOR * busy < joules < 700 * span
     assert summary["energy"]["joules_per_output_token"] == pytest.approx(joules / 12)
 
 
@@ -97,8 +102,10 @@ def test_power_saturates_at_tdp():
 
 
 def test_no_price_no_cost():
-    summary = summarise(two(pools=[pool(price_per_hour=None)]))
-    assert set(summary["cost"].values()) == {None}
+    cost = summarise(two(pools=[pool(price_per_hour=None, beyond_price_per_hour=None)]))["cost"]
+    known = {"usd_storage", "usd_egress", "usd_wasted", "gpu_hours_by_hour", "usd_by_hour"}
+    assert {name for name, value in cost.items() if value is not None} == known
+    assert cost["usd_by_hour"] == [None]
 
 
 def test_kv_fractions():

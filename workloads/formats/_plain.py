@@ -2,16 +2,17 @@
 
 `arrival_s, input_tokens, output_tokens` is ours; Vidur writes arrived_at, num_prefill_tokens, num_decode_tokens; splitwise-sim
 arrival_timestamp, prompt_size, token_size; guidellm timestamp, input_length, output_length; LLMServingSim arrival_time_ns, input_toks,
-output_toks; BLIS arrival_time_us. `timestamp` is a wall clock in seconds, counted from its earliest; the others count from their own zero,
-unless they are so large that they must be a wall clock. `agent_id` parts a session into contexts that grow each on its own; what prompts
-share is in further columns (`_ids.py`). `pause_s`: seconds from the answer before, of the same context, until the request was sent.
+output_toks; BLIS arrival_time_us. `timestamp` is a wall clock in seconds, counted from its earliest, or dates and times in text; the others
+count from their own zero, unless they are so large that they must be a wall clock. `agent_id` parts a session into contexts that grow each
+on its own; what prompts share is in further columns (`_ids.py`). `pause_s`: seconds from the answer before, of the same context, until the
+request was sent.
 """
 from __future__ import annotations
 
 import numpy as np
 
 from workloads.formats._ids import REFERENCES, identified
-from workloads.formats._sheet import AGENT, Sheet, from_first, numbers, rows
+from workloads.formats._sheet import AGENT, Sheet, clock, dated, from_first, numbers, rows
 from workloads.formats.base import Rows
 
 SECONDS = {
@@ -34,7 +35,8 @@ WALL_CLOCK = 1e8
 def plain_rows(sheet: Sheet) -> Rows:
     """The rows of a sheet that has the three columns."""
     name = sheet.first(tuple(SECONDS))
-    arrival = numbers(sheet, name) * SECONDS[name]
+    written = name == "timestamp" and dated(sheet, name)
+    arrival = clock(sheet, name) if written else numbers(sheet, name) * SECONDS[name]
     remarks = []
     if name == "timestamp":
         arrival = from_first(arrival)

@@ -101,11 +101,18 @@ def sessions(sheet: Sheet, name: str) -> np.ndarray:
 
 
 def clock(sheet: Sheet, name: str) -> np.ndarray:
-    """A text column of dates and times as seconds after the earliest; without a zone it is UTC. NaN where a cell is bad, which is noted."""
+    """A text column of dates and times as seconds after the earliest; without a zone it is UTC. NaN where a cell is bad, which is noted.
+
+    Rows without a zone among some with another zone than UTC are an error: nobody can say how far apart they are.
+    """
     import pyarrow as pa
 
     column = sheet.columns[name]
+    if isinstance(column, list):
+        column = pa.array([cell if isinstance(cell, str) else None if cell is None else str(cell) for cell in column], pa.string())
     for kind in (pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
+        if column.null_count:
+            break
         try:
             ticks = _array(column.cast(kind).cast(pa.int64()), 0)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -116,7 +123,20 @@ def clock(sheet: Sheet, name: str) -> np.ndarray:
     for row in np.flatnonzero(np.isnan(values)).tolist():
         wanted = "a date and time such as 2023-11-16 18:15:46.6805900 is wanted"
         sheet.wrong(row, f"{name} is {shown(cells[row])}; {wanted}")
+    # Seconds ahead of UTC, NaN without a zone.
+    zones = np.array([_ahead(cell) for cell in cells])
+    elsewhere, bare = zones[np.nan_to_num(zones) != 0], np.isnan(zones) & np.isfinite(values)
+    if len(elsewhere) and bare.any():
+        what = f"no time zone in {name}, while others have one that is not UTC"
+        sheet.source.found(what, sheet.line[bare], "; write all of them with their zone, or none")
     return from_first(values) / 1e6
+
+
+def dated(sheet: Sheet, name: str) -> bool:
+    """Whether a column begins with a date and time in text."""
+    column = sheet.columns[name]
+    cells = column[:1] if isinstance(column, list) else column.slice(0, 1).to_pylist()
+    return bool(cells) and isinstance(cells[0], str) and _number(cells[0]) is None and not math.isnan(_moment(cells[0]))
 
 
 def from_first(times: np.ndarray) -> np.ndarray:
@@ -176,6 +196,15 @@ def _moment(cell: Any) -> float:
     except ValueError:
         return math.nan
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) / timedelta(microseconds=1)
+
+
+def _ahead(cell: Any) -> float:
+    """How far the zone of a date and time is ahead of UTC, in seconds; NaN where there is none."""
+    try:
+        offset = datetime.fromisoformat(str(cell).strip()).utcoffset()
+    except ValueError:
+        return math.nan
+    return math.nan if offset is None else offset.total_seconds()
 
 
 def shown(cell: Any) -> str:

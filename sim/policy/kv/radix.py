@@ -24,7 +24,8 @@ from sim.policy.kv.node import Label, Node, in_use, match, merged
 
 
 class Radix:
-    """`blocks` blocks of `block_size` tokens. `evicted(node, blocks)` is called before the last so many blocks of a node are given up.
+    """`blocks` blocks of `block_size` tokens. `evicted(node, blocks)` is called before the last so many blocks of a node are given up, and
+    `extended(node)` after new blocks have been named, which end with that node.
 
     `free` are: `_head` blocks that hold nothing, the entries of `_queue` in turn (nodes that nobody holds, marked 0, and counts of blocks
     that hold nothing), `_tail` more that hold nothing, and last `kept` blocks of the nodes in `_kept`. A node comes after its children
@@ -33,7 +34,7 @@ class Radix:
 
     __slots__ = (
         "_grown", "_head", "_kept", "_least", "_marks", "_queue", "_refused", "_root", "_tail", "again", "block_size", "blocks", "evicted",
-        "free", "grows", "kept", "returned", "taken",
+        "extended", "free", "grows", "kept", "returned", "taken",
     )  # fmt: skip
 
     def __init__(self, blocks: int, block_size: int, evicted: Callable[[Node, int], None] | None = None):
@@ -41,6 +42,7 @@ class Radix:
         self.block_size = block_size
         self.grows = True
         self.evicted = evicted
+        self.extended: Callable[[Node], None] | None = None
         self.taken = self.returned = self.again = self.kept = self._tail = self._marks = 0
         self._queue: OrderedDict[Node | int, int] = OrderedDict()
         self._kept: OrderedDict[Node, None] = OrderedDict()
@@ -69,6 +71,16 @@ class Radix:
     def holds(self, content: Content) -> int:
         """Tokens at the front of a content that are cached, in whole blocks."""
         return match(self._root, 0, *self._names(content, 0, 0, content.ends[-1] // self.block_size))[1] * self.block_size
+
+    def names(self, request: Request) -> list[tuple[Label, int]]:
+        """Names of the blocks of a request that `find` looks for: (label, block before which it ends), front first."""
+        last = (request.prompt + request.generated - 1) // self.block_size
+        return list(zip(*self._names(request.content, tail_key(request), 0, last), strict=True)) if last else []
+
+    @property
+    def nameless(self) -> int:
+        """Blocks that can be taken before one is evicted that could still be found."""
+        return self._head
 
     def need(self, request: Request, tokens: int) -> int:
         """Blocks others may turn out to share count in full, unless they were found and somebody holds them.
@@ -276,10 +288,13 @@ class Radix:
                 del labels[0]
             leaf.labels += labels
             leaf.ends += ends
-            return leaf
-        node = Node(leaf, leaf.ends[-1], labels, ends)
-        node.refs = 1
-        leaf.children[labels[0]] = node
+            node = leaf
+        else:
+            node = Node(leaf, leaf.ends[-1], labels, ends)
+            node.refs = 1
+            leaf.children[labels[0]] = node
+        if self.extended is not None:
+            self.extended(node)
         return node
 
     def _release(self, leaf: Node) -> None:
