@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from sim.report.plots import Plot
+from sim.report.plots import BINS, Plot, over_time
+from sim.report.section import Sheet
 from sim.report.svg import SERIES, STYLE, svg
 from sim.report.words import dollars, number, percent
 from sim.study.carbon import grams
-from sim.study.energy import HOUR, hours, site_joules
+from sim.study.energy import HOUR, gpu_hours, hours, site_joules, step_power
+from sim.study.facts import Bins
 from sim.study.metrics import Facts
-from sim.study.money import usd_by_hour
+from sim.study.money import idle_usd, paid, pool_usd, usd_by_hour
 
 LEAST_HOURS = 3  # a run of fewer has no course over the hours
 
@@ -53,14 +55,59 @@ def panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"title": "Money", "rows": spent}, {"title": "Energy and carbon" if _carbon(summary["carbon"]) else "Energy", "rows": drawn}]
 
 
+BOUGHT = {"on_demand": "on demand", "reserved_1y": "for a year", "reserved_3y": "for three years", "spot": "spot"}
+
+
+def sheets(facts: Facts) -> list[Sheet]:
+    """Money by pool and by how its GPUs are bought, where a price book says so; and carbon, where there are grids."""
+    prices, emitted = facts.result.scenario.prices, grams(facts)
+    if prices is None:
+        return []
+    rows, carbon = [], {} if emitted is None else dict(zip(facts.pools, emitted.sum(axis=1).tolist(), strict=True))
+    for name, usd, idle, time in zip(facts.pools, pool_usd(facts), idle_usd(facts), gpu_hours(facts).sum(axis=1), strict=True):
+        pool, kind = facts.pools[name], prices.commitment.get(name, "on_demand")
+        kept = (f"{pool['reserved']:,}", dollars(pool["beyond_price_per_hour"])) if pool["reserved"] else ("", "")
+        rows.append([
+            name, BOUGHT[kind], dollars(pool["price_per_hour"]), *kept, number(time), dollars(usd), f"{dollars(idle)}{_share(idle, usd)}",
+            *([_grams(carbon[name])] if carbon else []),
+        ])  # fmt: skip
+    note = f"Prices of the book {prices.book}. Reserved replicas are paid all the time, whether they are there or not; what a pool has beyond them is bought on demand."
+    heads = ("Pool", "Bought", "A GPU-hour", "Reserved", "Beyond them", "GPU-hours", "This run", "Idle GPU time", *["Carbon"][: len(carbon)])
+    return [Sheet("Money by pool", heads, rows, note)]
+
+
 def plots(facts: Facts) -> list[Plot]:
-    """Dollars, and kilowatts or carbon, by hour of the run's clock; none for short runs."""
+    """Dollars, kilowatts and carbon by hour of the run's clock. A shorter run has a course only where replicas come and go."""
     from matplotlib import rc_context
 
-    if hours(facts) < LEAST_HOURS:
-        return []
     with rc_context(STYLE):
-        return [_over_the_hours(facts)]
+        if hours(facts) >= LEAST_HOURS:
+            return [_over_the_hours(facts)]
+        comes_and_goes = len(facts.result.tables["scaling"]) or len(facts.result.tables["starts"])
+        return [_course(facts)] if comes_and_goes and facts.span > 0 else []
+
+
+def _course(facts: Facts) -> Plot:
+    """What GPUs cost and draw at a time: replicas there times their price; idle watts, and those of steps above them."""
+    edges = np.linspace(facts.begin, facts.end, BINS + 1)
+    spent, drawn = Bins(edges), Bins(edges)
+    for name in facts.pools:
+        one = paid(facts, name)
+        spent.add(one.times[:-1], one.times[1:], one.rates)
+    start = np.maximum(facts.replicas["start"], facts.begin)
+    drawn.add(start, start + facts.lifetimes, facts.per_replica("idle_watts") * facts.gpus)
+    for page in facts.stretches():
+        drawn.add(page["start"], page.end, (step_power(page) - page.per_pool("idle_watts")) * page.gpus)
+    money, watts = spent.means(), drawn.means() / 1e3
+    note = f"The fleet costs {dollars(money.max())} an hour at most, its GPUs draw {number(watts.max())} kW at most, averaged over a bin."
+
+    def draw(axes: Any, clock: float) -> None:
+        for one, values, words, colour in ((axes[0], money, "dollars an hour", 0), (axes[1], watts, "power of the GPUs, kW", 2)):
+            one.stairs(np.nan_to_num(values), edges / clock, color=SERIES[colour], fill=True, alpha=0.75)
+            one.set_title(words)
+            one.set_ylim(bottom=0)
+
+    return over_time("Money and power over time", note, facts, draw)
 
 
 def _over_the_hours(facts: Facts) -> Plot:
@@ -68,17 +115,17 @@ def _over_the_hours(facts: Facts) -> Plot:
 
     edges, carbon = np.arange(hours(facts) + 1), grams(facts)
     money, drawn = np.array(usd_by_hour(facts)), site_joules(facts).sum(axis=0) / HOUR / 1e3
-    lower = (drawn, "power of the site, kW") if carbon is None else (carbon.sum(axis=0) / 1e3, "kgCO2e in each hour")
+    emitted = [] if carbon is None else [(carbon.sum(axis=0) / 1e3, "kgCO2e in each hour", 1)]
+    drawings = [(money, "dollars for GPUs in each hour", 0), (drawn, "power of the site, kW", 2), *emitted]
     note = f"The dearest hour costs {dollars(money.max())}; the site draws {number(drawn.max())} kW at most. The last hour is a begun one."
-    title, figure = "Money and energy by hour", Figure(figsize=(4.3, 3.0), layout="constrained")
-    axes = figure.subplots(2, 1, sharex=True)
-    drawings = ((money, "dollars for GPUs in each hour", 0), (*lower, 2))
+    title, figure = "Money and energy by hour", Figure(figsize=(4.3, 3.0 + 1.3 * len(emitted)), layout="constrained")
+    axes = figure.subplots(len(drawings), 1, sharex=True)
     for one, (values, words, colour) in zip(axes, drawings, strict=True):
         one.stairs(np.nan_to_num(values), edges, color=SERIES[colour], fill=True, alpha=0.75)
         one.set_title(words)
         one.set_ylim(bottom=0)
-    axes[1].set_xlabel("time, h")
-    axes[1].set_xlim(0, edges[-1])
+    axes[-1].set_xlabel("time, h")
+    axes[-1].set_xlim(0, edges[-1])
     return Plot(title, note, svg(figure, title, f"{title}. {note}"))
 
 

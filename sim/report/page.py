@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
-from sim.report import economics, services
+from sim.core.errors import BadInput
+from sim.report import callers, economics, fleet, links, services
+from sim.report.plots import Plot
+from sim.report.section import Sheet
 from sim.report.text import WHY
 from sim.report.words import dollars, figure, number, percent, scaled, seconds, together
 from sim.spec.hardware import KINDS
@@ -27,7 +30,6 @@ def render(result: Result) -> str:
     """The page. Raises nothing of its own: figures a run does not have show as a dash."""
     from jinja2 import Environment, StrictUndefined
 
-    from sim.report.plots import plots
     from sim.spec.load import dump
 
     summary, pools, facts = result.summary, result.meta["pools"], Facts(result)
@@ -36,13 +38,37 @@ def render(result: Result) -> str:
     return page.from_string(room.joinpath("page.html").read_text("utf-8")).render(
         name=result.scenario.name, description=result.scenario.description, setting=_setting(result), verdict=summary["verdict"],
         summary=summary, css=room.joinpath("page.css").read_text("utf-8"), cards=_cards(summary), warnings=_warnings(result),
-        slo_mark=_slo_mark(summary["slo"]), limits=_limits(summary["slo"]), plots=[*plots(facts), *economics.plots(facts)],
-        percentiles=PERCENTILES,
+        slo_mark=_slo_mark(summary["slo"]), limits=_limits(summary["slo"]), plots=_plots(facts, summary), percentiles=PERCENTILES,
+        why=summary["why"], drawing=_drawing(result),
         latency=_latency(summary), panels=_panels(summary), pools=[_pool(pool) for pool in pools], gpus=_gpus(pools),
         audit=_audit(summary["audit"]), audit_mark=_audit_mark(summary["audit"]), run=_run(result), scenario=dump(result.scenario),
-        metrics=METRICS.values(), pool_heads=services.POOLS, by_pool=services.pools(summary), class_heads=services.CLASSES,
-        by_class=services.classes(summary),
+        metrics=METRICS.values(), sheets=_sheets(facts, summary),
     )  # fmt: skip
+
+
+def _plots(facts: Facts, summary: dict[str, Any]) -> list[Plot]:
+    from sim.report.plots import plots
+
+    return [*fleet.plots(facts, summary), *plots(facts), *links.plots(facts), *economics.plots(facts)]
+
+
+def _drawing(result: Result) -> str:
+    """The cluster as one drawing, where it stands on a network; nothing where what it is made of is no longer at hand."""
+    from sim.report.topology import drawing
+
+    if result.scenario.cluster.network is None:
+        return ""
+    try:
+        return drawing(result.scenario)
+    except BadInput:
+        return ""
+
+
+def _sheets(facts: Facts, summary: dict[str, Any]) -> list[Sheet]:
+    """The tables of the page, of what the run had."""
+    apart = services.sheets(summary)
+    found = [*fleet.sheets(summary), *apart, *callers.sheets(summary), *links.sheets(summary), *economics.sheets(facts)]
+    return [sheet for sheet in found if sheet.rows]
 
 
 def _setting(result: Result) -> str:
@@ -153,6 +179,7 @@ def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
             *_moved(kv["moved"]),
             ("Preemptions", f"{kv['preemptions']:,}"),
         ]},
+        *(panel._asdict() for part in (fleet, callers) for panel in part.panels(summary)),
         *economics.panels(summary),
         *services.panels(summary),
     ]  # fmt: skip

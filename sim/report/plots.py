@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sim.report.svg import SERIES, STYLE, svg
-from sim.report.words import seconds
+from sim.report.words import number, seconds
 from sim.study.facts import Bins
 from sim.study.metrics import Facts
 from sim.study.slo import request_limits
@@ -54,6 +54,10 @@ class Timeline:
         # GPUs in steps that only decode and in steps with prompt chunks, by pool.
         self.busy = {name: (busy[name, False].means(), busy[name, True].means()) for name in facts.pools}
         self.gpus = {name: self._present(facts, pools == name) for name in facts.pools}
+        replicas = facts.replicas
+        end = np.where(np.isnan(replicas["end"]), facts.end, replicas["end"])
+        ready = np.where(np.isnan(replicas["ready"]), end, replicas["ready"])
+        self.room = np.maximum(Bins(self.edges).add(ready, end, replicas["blocks"].astype(float)).means(), 1.0)
 
     def _present(self, facts: Facts, which: np.ndarray) -> np.ndarray:
         """GPUs in existence, of some replicas."""
@@ -81,7 +85,7 @@ def plots(facts: Facts) -> list[Plot]:
 
 def _traffic(facts: Facts, line: Timeline) -> Plot:
     rate, waiting = line.rate, line.waiting
-    note = f"Arrivals peak at {rate.max():.3g} a second; at most {waiting.max():.3g} requests wait at once, averaged over a bin."
+    note = f"Arrivals peak at {rate.max():.3g} a second; at most {number(float(waiting.max()))} requests wait at once, averaged over a bin."
 
     def draw(axes: Any, clock: float) -> None:
         axes[0].stairs(rate, line.coarse / clock, color=SERIES[0], fill=True, alpha=0.75)
@@ -92,8 +96,9 @@ def _traffic(facts: Facts, line: Timeline) -> Plot:
 
 
 def _batch(facts: Facts, line: Timeline) -> Plot:
-    running, used = line.running, 100 * line.blocks / max(facts.replicas["blocks"].sum(), 1)
-    note = f"At most {running.max():.3g} requests in service at once and {used.max():.3g}% of all KV blocks in use, averaged over a bin."
+    running, used = line.running, 100 * np.minimum(line.blocks / line.room, 1.0)
+    most = f"{number(float(running.max()))} requests in service at once and {used.max():.3g}% of the KV blocks of ready replicas in use"
+    note = f"At most {most}, averaged over a bin."
 
     def draw(axes: Any, clock: float) -> None:
         _area(axes[0], line.edges / clock, running, SERIES[0], "requests in service")
@@ -125,8 +130,8 @@ def _pools(facts: Facts, line: Timeline) -> Plot:
     note = "; ".join(f"{name} {values.mean():.3g}%" for name, values in busy.items()) + " busy on average."
 
     def draw(axes: Any, clock: float) -> None:
-        for number, (name, values) in enumerate(busy.items()):
-            style = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
+        for place, (name, values) in enumerate(busy.items()):
+            style = {"color": SERIES[place % len(SERIES)], "linestyle": DASHES[place % len(DASHES)]}
             # matplotlib leaves out of a legend what begins with an underscore.
             axes[0].plot((line.edges[:-1] + line.edges[1:]) / 2 / clock, values, label=name.lstrip("_"), **style)
         axes[0].set_title("GPUs busy, %", pad=20)

@@ -3,9 +3,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from sim.report.section import Sheet
 from sim.report.words import dollars, number, percent, seconds
 
 Rows = list[tuple[str, str]]
+
+
+def sheets(summary: dict[str, Any]) -> list[Sheet]:
+    """Figures by pool, and by workload through a cascade."""
+    return [
+        Sheet("By pool", POOLS, pools(summary),
+              "A request counts where it was served last. Money is the pool's price over the whole run, idle or not."),
+        Sheet("By workload, through the cascade", CLASSES, classes(summary),
+              "Latency runs from the caller's request to the answer it was given, verification included. Each pool's price is shared by "
+              "the tokens computed there."),
+    ]  # fmt: skip
 
 
 def pools(summary: dict[str, Any]) -> list[list[str]]:

@@ -33,8 +33,10 @@ RESOURCES = (
     ("kv", "preemptions", "Preemptions:", 1.0),
     ("cost", "usd_per_hour", "Cost ($/h):", 1.0),
     ("cost", "usd_per_million_output_tokens", "Cost ($ per 1M output tokens):", 1.0),
+    ("cost", "usd_idle", "Cost of idle GPU time ($):", 1.0),
     ("energy", "kwh", "Energy (kWh):", 1.0),
     ("energy", "joules_per_output_token", "Energy per output token (J):", 1.0),
+    ("carbon", "grams", "Carbon (gCO2e):", 1.0),
 )
 
 
@@ -68,6 +70,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
         if flow["seconds"]:
             yield _row(f"Mean / P99 {WHY[kind]} (ms):", flow["seconds"]["mean"] * 1e3, flow["seconds"]["p99"] * 1e3)
     yield from _services(summary)
+    yield from _fleet(summary)
     yield "=" * WIDTH
 
 
@@ -97,9 +100,32 @@ def _services(summary: Mapping[str, Any]) -> Iterator[str]:
         yield _row("Engines waited for others (s):", adapters["engines_waited_s"])
 
 
+def _fleet(summary: Mapping[str, Any]) -> Iterator[str]:
+    """A line or two for each thing that a fleet may have: replicas that come and go, a network, regions, patient callers, carbon."""
+    scaling, network, regions, calls = (summary.get(key) for key in ("scaling", "network", "regions", "calls"))
+    if scaling or network or regions or calls:
+        yield _title("Fleet", "-")
+    if scaling:
+        yield _row("Replicas, mean / peak:", scaling["replicas"]["mean"], scaling["replicas"]["peak"])
+        up, held = scaling["wanted_to_ready"], scaling["held_requests"]
+        if up:
+            yield _row("Start, mean / P95 (s):", up["mean"], up["p95"])
+        if held:
+            yield _row("Requests held at the front door:", held["count"])
+    if network and network["busiest"]:
+        link = network["busiest"][0]
+        yield _row(f"{link['link']}, mean / peak (%):", link["mean"] * 100.0, min(link["peak"], 1.0) * 100.0)
+    for origin, one in (regions or {}).items():
+        yield _row(f"From {origin}, served elsewhere (%):", None if one["spilled"] is None else one["spilled"] * 100.0)
+    if calls:
+        yield _row("Calls answered / given up:", calls["answered"], calls["given_up"])
+        yield _row("Attempts per call:", calls["attempts_per_call"])
+
+
 def _verdict(summary: Mapping[str, Any]) -> Iterator[str]:
     reason = summary.get("verdict_reason")
     yield f"Verdict: {summary['verdict']}" + (f": {reason}" if reason else "")
+    yield from (f"Why: {reason['text']}" for reason in summary.get("why") or ())
     slo = summary["slo"]
     if slo.get("met") is not None:
         target = f" of {slo['target']:.2%} wanted" if slo.get("target") is not None else ""

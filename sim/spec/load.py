@@ -121,7 +121,8 @@ def _last_as_long(raw: dict[str, Any]) -> None:
     for workload in _list(raw.get("workloads")) if raw.get("duration") is not None else []:
         if isinstance(workload, dict) and workload.get("kind") in WORKLOADS.names():
             known = hints(WORKLOADS.find(workload["kind"]))
-            counted = workload.get("num_requests") is not None or workload.get("num_sessions") is not None
+            counted = any(workload.get(key) is not None for key in ("num_requests", "num_sessions", "times"))
+            counted = counted or ("every" in known and workload.get("every") is None)  # it happens once
             if "duration" in known and workload.get("duration") is None and not counted:
                 workload["duration"] = raw["duration"]
 

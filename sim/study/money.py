@@ -112,14 +112,14 @@ def _peak(facts: Facts) -> Any:
     return float(sum(one.rates[np.searchsorted(one.times, begins, side="right") - 1] for one in every).max())  # type: ignore[union-attr]
 
 
-def _idle(facts: Facts) -> Any:
-    """Each pool's money times the share of its paid GPU time without a step."""
-    total = 0.0
+def idle_usd(facts: Facts) -> np.ndarray:
+    """Of each pool, its money times the share of its paid GPU time without a step."""
+    found = np.zeros(len(facts.pools))
     for number, (name, cost) in enumerate(zip(facts.pools, pool_usd(facts), strict=True)):
         pool, mine = facts.pools[name], _replicas(facts, name)
         there = max(float((facts.gpus * facts.lifetimes)[mine].sum()), pool["reserved"] * pool["gpus"] * facts.span)
-        total += cost * (1 - min(1.0, facts.work.draw.seconds[number].sum() / there)) if there > 0 else 0.0
-    return total
+        found[number] = cost * (1 - min(1.0, facts.work.draw.seconds[number].sum() / there)) if there > 0 else 0.0
+    return found
 
 
 def _wasted(facts: Facts) -> Any:
@@ -167,7 +167,8 @@ COST = (
     Metric("cost.usd_prefill", "USD", "what of the GPUs' cost is that of prompts", lambda facts: phases_usd(facts)[0]),
     Metric("cost.usd_decode", "USD", "what of the GPUs' cost is that of answers", lambda facts: phases_usd(facts)[1]),
     Metric("cost.usd_per_hour_peak", "USD/h", "of the GPUs at the dearest moment", _peak),
-    Metric("cost.usd_idle", "USD", "of GPU time without a step: the price of provisioning for peaks", _idle),
+    Metric("cost.usd_idle", "USD", "of GPU time without a step: the price of provisioning for peaks",
+           lambda facts: idle_usd(facts).sum()),
     Metric("cost.usd_wasted", "USD", "of GPU time for requests that failed: prompts computed and tokens sent", _wasted),
     Metric("cost.usd_storage", "USD", "of KV tiers rented by the gigabyte, by the price book", _storage),
     Metric("cost.usd_egress", "USD", "of bytes sent between regions, by the price book", _egress),

@@ -50,7 +50,8 @@ def tiers(facts: Facts) -> dict[str, Any] | None:
 def links(tables: Tables) -> tuple[int, list[str]]:
     """I7 for lower tiers: no finished transfer faster than its link, and no link busy for less than its bytes take.
 
-    Returns the transfers looked at, and what is wrong. Hand-ons are left out: a part of their bytes leaves before they are asked for.
+    Returns the transfers looked at, and what is wrong. Hand-ons are left out: a part of their bytes leaves before they are asked for. So
+    are tiers without figures of their own where there is a network, whose links are looked at in its own tables.
     """
     table = tables.result.tables.get("transfers")
     if table is None or not len(table):
@@ -58,9 +59,12 @@ def links(tables: Tables) -> tuple[int, list[str]]:
     names, source, label = table.labels["tier"], table["source"], table["tier"]
     start, end, size = (table[name] for name in ("start", "end", "bytes"))
     pools = {pool.name: pool for pool in tables.result.scenario.cluster.pools}
+    shared = tables.result.scenario.cluster.network is not None
     checked, faults = 0, []
     for replica, name in enumerate(tables.pool_of_replica):
         for tier in pools[name].engine.kv_tiers:
+            if shared and (tier.store is not None or not (tier.bandwidth or tier.latency)):
+                continue
             rows = np.flatnonzero((source == replica) & (label == names.index(tier.kind)))
             rows = rows[np.argsort(start[rows], kind="stable")]
             bandwidth, checked = tier.bandwidth or _host(pools[name]), checked + len(rows)

@@ -1,7 +1,9 @@
 """Lengths as they were measured: either quantiles of input and output, or the rows of a trace drawn again.
 
-Quantiles are pairs [q, tokens]; between two of them the logarithm of the length is linear in q. A path instead draws rows of that trace
-with replacement, so that a prompt keeps its answer.
+Quantiles are pairs [q, tokens]; between two of them the logarithm of the length is linear in q. What prompts and answers have to do with
+each other is a rank correlation, or a `copula`: of requests sorted into n equal parts by input and by output, how many fall into each of
+the n x n cells, within which the two are independent (a checkerboard copula: Li, Mikusinski, Sherwood and Taylor 1997, in Distributions
+with Given Marginals). A path instead draws rows of that trace with replacement, so that a prompt keeps its answer.
 """
 from __future__ import annotations
 
@@ -18,12 +20,17 @@ from workloads.formats.base import ZeroTokens, load, unknown_format
 from workloads.lengths.base import MOST_TOKENS, Correlation, Lengths, tokens, uniforms
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Weights = Annotated[list[Annotated[float, Field(ge=0, le=1e12)]], Field(min_length=2, max_length=50)]
+# How far a row of a copula may be from its equal part: counts are whole, and are rounded.
+UNEVEN = 0.03
 Quantiles = Annotated[list[tuple[Fraction, Annotated[float, Field(ge=1, le=MOST_TOKENS)]]], Field(min_length=2)]
 
 
 @dataclass(kw_only=True)
 class Empirical(Lengths):
-    """Either `input` and `output` (quantiles from q = 0 to q = 1, and the rank `correlation` of the two) or `path`.
+    """Either `input` and `output` (quantiles from q = 0 to q = 1, and the rank `correlation` of the two or their `copula`) or `path`.
+
+    `copula`: a row for each part of the inputs, the shortest first, and in it a number for each part of the outputs; any unit.
 
     `format`, `zero_tokens` and the trace's own checks are as for the workload `trace`; times are not needed.
     """
@@ -31,6 +38,7 @@ class Empirical(Lengths):
     input: Quantiles | None = None
     output: Quantiles | None = None
     correlation: Correlation = 0.0
+    copula: Annotated[list[Weights], Field(min_length=2, max_length=50)] | None = None
     path: Annotated[str | None, FILE] = None
     format: str = "auto"
     zero_tokens: ZeroTokens = "error"
@@ -45,9 +53,12 @@ class Empirical(Lengths):
             used: dict[str, Any] = {"format": "auto", "zero_tokens": "error"}
             yield from _unused(values, used, "it belongs to path, which is not given")
         else:
-            used = {"input": None, "output": None, "correlation": 0.0}
+            used = {"input": None, "output": None, "correlation": 0.0, "copula": None}
             yield from _unused(values, used, "path draws whole rows, which bring their own lengths")
             yield from unknown_format(values["format"])
+        if values["copula"] is not None:
+            yield from _unused(values, {"correlation": 0.0}, "the copula says all of it")
+            yield from _uneven(values["copula"])
         for side in sides:
             yield from _ascending(side, values[side])
 
@@ -66,13 +77,37 @@ class Empirical(Lengths):
             return self._rows[0][chosen], self._rows[1][chosen]
         assert self.input is not None
         assert self.output is not None
-        first, second = uniforms(rng, count, self.correlation)
+        first, second = uniforms(rng, count, self.correlation) if self.copula is None else _cells(self.copula, rng.random((3, count)))
         return _at(self.input, first), _at(self.output, second)
 
 
 def _at(quantiles: Sequence[Sequence[float]], q: np.ndarray) -> np.ndarray:
     grid, values = np.array(quantiles, dtype=float).T
     return tokens(np.exp(np.interp(q, grid, np.log(values))))
+
+
+def _cells(copula: Sequence[Sequence[float]], draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places in (0, 1) of input and output by rank, out of three uniform numbers each: which cell, and where in it."""
+    table, parts = np.array(copula, dtype=float), len(copula)
+    ladder = np.cumsum(table.ravel()) / table.sum()
+    row, column = np.divmod(np.minimum(np.searchsorted(ladder, draws[0], side="right"), parts * parts - 1), parts)
+    return (row + draws[1]) / parts, (column + draws[2]) / parts
+
+
+def _uneven(copula: Sequence[Sequence[float]]) -> Iterable[tuple[str, str]]:
+    parts = len(copula)
+    if any(len(row) != parts for row in copula):
+        yield "copula", f"found {parts} rows and rows of {', '.join(sorted({str(len(row)) for row in copula}))} numbers; a square is wanted"
+        return
+    table = np.array(copula, dtype=float)
+    if not table.any():
+        yield "copula", "all are zero; how many requests fall into each cell is wanted"
+        return
+    for axis, words in ((1, "row"), (0, "column")):
+        shares = table.sum(axis=axis) / table.sum() * parts
+        for number in np.flatnonzero(np.abs(shares - 1) > UNEVEN)[:1].tolist():
+            part = f"{words} {number + 1} holds {100 * shares[number] / parts:.3g} % of the requests"
+            yield "copula", f"{part}; the {parts} parts are equal, so {100 / parts:.3g} % are wanted"
 
 
 def _ascending(side: str, quantiles: Sequence[Sequence[float]]) -> Iterable[tuple[str, str]]:
