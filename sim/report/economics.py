@@ -71,8 +71,12 @@ def sheets(facts: Facts) -> list[Sheet]:
             name, BOUGHT[kind], dollars(pool["price_per_hour"]), *kept, number(time), dollars(usd), f"{dollars(idle)}{_share(idle, usd)}",
             *([_grams(carbon[name])] if carbon else []),
         ])  # fmt: skip
-    note = f"Prices of the book {prices.book}. Reserved replicas are paid all the time, whether they are there or not; what a pool has beyond them is bought on demand."
-    heads = ("Pool", "Bought", "A GPU-hour", "Reserved", "Beyond them", "GPU-hours", "This run", "Idle GPU time", *["Carbon"][: len(carbon)])
+    note = (
+        f"Prices of the book {prices.book}. Reserved replicas are paid all the time, whether they are there or not; what a pool has beyond "
+        "them is bought on demand."
+    )
+    columns = ("Pool", "Bought", "A GPU-hour", "Reserved", "Beyond them", "GPU-hours", "This run", "Idle GPU time")
+    heads = (*columns, *["Carbon"][: len(carbon)])
     return [Sheet("Money by pool", heads, rows, note)]
 
 

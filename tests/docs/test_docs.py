@@ -77,7 +77,7 @@ def test_readme_router_is_a_router():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_runs(path):
-    """As it stands where its traffic is at hand, with the real trace where that is in the data folder."""
+    """As it stands where its traffic is at hand, with the real trace where that is in the data folder; of a million requests the first."""
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     sets = []
     for number, workload in enumerate(raw["workloads"]):
@@ -87,6 +87,8 @@ def test_every_config_runs(path):
             if not real.exists():
                 pytest.skip(f"the trace {workload['path']} is not in the data folder")
             sets += [f"workloads.{number}.path={real}", f"workloads.{number}.limit=2000"]
+        if workload.get("num_requests", 0) > 100_000:
+            sets.append(f"workloads.{number}.num_requests=20000")
     result = sim.run(sim.load(path, sets))
     assert result.summary["requests"]["completed"] > 0
     assert all(check["ok"] for check in result.summary["audit"].values())

@@ -286,7 +286,7 @@ def saved(tmp_path_factory):
 DAMAGE = {
     "no meta.json": (lambda folder: (folder / "meta.json").unlink(), "holds no result: meta.json is missing"),
     "half a meta.json": (lambda folder: (folder / "meta.json").write_text("{"), "damaged result"),
-    "an old meta.json": (lambda folder: (folder / "meta.json").write_text("{}"), "no whole result of this version, without tables of meta.json"),
+    "an old meta.json": (lambda folder: (folder / "meta.json").write_text("{}"), "without tables of meta.json"),
     "no requests": (lambda folder: (folder / "requests.parquet").unlink(), "without requests.parquet; run its scenario.yaml again"),
     "half the requests": (lambda folder: os.truncate(folder / "requests.parquet", 500), "damaged result"),
     "another table": (lambda folder: shutil.copy(folder / "replicas.parquet", folder / "requests.parquet"), "request of requests.parquet"),
