@@ -194,6 +194,8 @@ def test_ticks_are_recognised_and_written_the_same_way():
     spread = log.clocked(made.times, 3.0)
     assert (np.floor(spread / 3) * 3 == coarse).all()
     assert (np.diff(spread) > 0).all()
+    told = figures.figures(spread, made.prompt, made.output, 600.0, 3.0)
+    assert [name for name, value in told.items() if math.isnan(value)] == ["gap_cv", "fano_1s", "fano_600s", "peak_1s"]
 
 
 @pytest.mark.parametrize("options", [{"kind": "poisson", "rate": 4}, {"kind": "gamma", "rate": 4, "cv": 6}, MMPP])

@@ -53,8 +53,11 @@ def fano(times: np.ndarray, window: float, span: float) -> float:
     return float(found.var() / found.mean()) if len(found) >= LEAST_WINDOWS and found.any() else math.nan
 
 
-def figures(times: np.ndarray, prompt: np.ndarray, output: np.ndarray, span: float) -> dict[str, float]:
-    """Every quantity of the requests at `times` in [0, span), ascending; NaN where there is too little to tell."""
+def figures(times: np.ndarray, prompt: np.ndarray, output: np.ndarray, span: float, tick: float = 0.0) -> dict[str, float]:
+    """Every quantity of the requests at `times` in [0, span), ascending; NaN where there is too little to tell.
+
+    `tick`: seconds of a coarse clock, which tells nothing of gaps and of windows shorter than two ticks.
+    """
     gaps = np.diff(times)
     found = {
         "rate": len(times) / span,
@@ -67,6 +70,9 @@ def figures(times: np.ndarray, prompt: np.ndarray, output: np.ndarray, span: flo
     for side, tokens in (("input", prompt), ("output", output)):
         at = np.quantile(tokens, list(QUANTILES.values())).tolist() if len(tokens) else [math.nan] * len(QUANTILES)
         found |= {f"{side}_{mark}": value for mark, value in zip(QUANTILES, at, strict=True)}
+    if tick:
+        blurred = [name for name in found if name.startswith(("fano_", "peak_")) and float(name[5:-1]) < 2 * tick]
+        found |= dict.fromkeys(["gap_cv", *blurred], math.nan)
     return found | {"pearson": correlation(prompt, output), "spearman": rank_correlation(prompt, output)}
 
 

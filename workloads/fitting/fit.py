@@ -18,7 +18,7 @@ from workloads.fitting import candidates
 from workloads.fitting.figures import Quantity, distance, figures, off, quantities
 from workloads.fitting.lengths import lengths
 from workloads.fitting.log import LEAST, Log, clock, clocked
-from workloads.fitting.traffic import Sent, sent
+from workloads.fitting.traffic import sent
 
 SEEDS = 20
 LEAST_PART = 50
@@ -68,7 +68,7 @@ class Fit(NamedTuple):
     best: Candidate
     rows: list[Row]
     workload: dict[str, Any]
-    example: Sent
+    example: Log
     remarks: list[str]
 
 
@@ -102,7 +102,7 @@ def fit(log: Log, train: float = 0.7, kind: str = "auto", seeds: int = SEEDS, pr
     again = candidates.fit(best.kind, candidates.arrivals(log))
     options = best.options if isinstance(again, str) else again
     workload = options | {"lengths": lengths(log.prompt, log.output), "duration": round(log.span, 3)}
-    example = sent(_checked(candidates.shifted(best.options, cut) | {"lengths": sizes, "duration": later.span}), later.span, 0)
+    example = draw(candidates.shifted(best.options, cut), sizes, later, 0)
     # Over the time of the first part: a Fano factor depends on how long one looks, and so must what it is compared with.
     again_first = [_figures(draw(best.options, sizes, first, seed)) for seed in range(seeds)]
     own = {key: _mean([one[key] for one in again_first]) for key in real}
@@ -123,7 +123,7 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _figures(log: Log) -> dict[str, float]:
-    return figures(log.times, log.prompt, log.output, log.span)
+    return figures(log.times, log.prompt, log.output, log.span, log.tick)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -80,7 +80,8 @@ def read(
     remarks = [*rows.remarks, *(f"kept: {_hole(hole, begin).split(';')[0]}" for hole in found_holes)]
     tick = ticks(times)
     if tick:
-        remarks.append(f"its time stamps are ticks of {tick:g} s: requests of one tick are spread evenly over it, in what is generated too")
+        remarks.append(f"its time stamps are ticks of {tick:g} s: requests of one tick are spread evenly over it, in what is generated "
+                       "too, and nothing is said of gaps and of windows shorter than two ticks")  # fmt: skip
     end = float(times[-1]) + (tick or float(np.diff(times).mean()))
     name = path.rpartition("/")[2]
     if tick:

@@ -34,7 +34,7 @@ class Shown(NamedTuple):
     def figures(self) -> dict[str, float]:
         """Every quantity, with `requests` and `shared_prompt` (NaN where nothing is known of it)."""
         return {
-            "requests": float(len(self.times)), **figures(self.times, self.prompt, self.output, self.span),
+            "requests": float(len(self.times)), **figures(self.times, self.prompt, self.output, self.span, self.tick),
             "shared_prompt": np.nan if self.shared is None else self.shared,
         }  # fmt: skip
 
