@@ -69,3 +69,28 @@ def mix(one: int, other: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
     return z ^ (z >> 31)
+
+
+class Luck:
+    """The luck of one thing, such as an agent: uniform numbers in [0, 1) one after the other, and a luck of their own for its parts.
+
+    A part's luck does not depend on how many numbers the whole or other parts have used, so that a turn is the same whatever went before.
+
+    >>> whole = Luck(1)
+    >>> part = whole.part(3).next()
+    >>> _ = whole.next()
+    >>> whole.part(3).next() == part, 0 <= part < 1
+    (True, True)
+    """
+
+    __slots__ = ("_count", "_key")
+
+    def __init__(self, key: int):
+        self._key, self._count = key, 0
+
+    def next(self) -> float:
+        self._count += 1
+        return (mix(self._key, self._count) >> 11) * 2.0**-53
+
+    def part(self, number: int) -> Luck:
+        return Luck(mix(self._key ^ 0xA5A5A5A5A5A5A5A5, number))
