@@ -10,7 +10,7 @@ with the same requests, a higher rate squeezes the same gaps, and a million requ
 from __future__ import annotations
 
 import abc
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Annotated, Any, ClassVar, Protocol
@@ -60,6 +60,30 @@ class Client(Protocol):
     def submit(self, request: Request) -> None:
         """Send it and go on."""
 
+    def number(self) -> int:
+        """A number for a session or an agent that nobody else in the run has; those of one workload count up."""
+
+    def service(self, model: str) -> int:
+        """The `service` of requests that ask for one of the workload's further `models`."""
+
+    def cancel(self, request: Request, reason: str = "cancelled") -> None:
+        """The request is not wanted any more; nothing happens when it has ended. With reason `cancelled` nobody misses its answer."""
+
+    def note(self, table: str, row: tuple[Any, ...]) -> None:
+        """Add a row to a table of facts (`sim/core/tables.py`)."""
+
+    def label(self, table: str, column: str, text: str) -> int:
+        """The code of a category in such a row."""
+
+    def sandbox(self, pool: str, image: int = 0) -> Any:
+        """Ask for a sandbox of a pool (`cluster.sandboxes`); `image` >= 0 numbers what it is for, such as a task or a repository.
+
+        The SimPy event returned succeeds with a `Lease` when it is ready, or with a `Refusal` (`sim/world/sandboxes/lease.py`).
+        """
+
+    def closing(self, call: Callable[[], None]) -> None:
+        """Have something done when the clock has stopped: what is unfinished is noted then."""
+
     def transfer(self, order: Transfer) -> Any:
         """Have bytes moved; the SimPy event returned succeeds when all receivers have them."""
 
@@ -72,19 +96,28 @@ class Client(Protocol):
 class Workload(Protocol):
     """`closed_loop`: the load waits for answers, so it bends to the cluster and cannot overload it. `sends`: it sends requests.
 
-    `shared_prefix`: tokens at the front of every prompt that all its requests have in common, such as a system prompt.
-    `adapters`: which low-rank adapters they ask for.
+    `programs`: it calls requests off. `shared_prefix`: tokens at the front of every prompt that all its requests have in common, such as
+    a system prompt. `adapters`: which low-rank adapters they ask for.
     """
 
     name: str
     closed_loop: ClassVar[bool]
     sends: ClassVar[bool]
+    programs: ClassVar[bool]
     shared_prefix: int
     model: str
     priority: int
     adapters: Adapters | None
     region: str
     client: Patience | None
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """What it asks for beside `model`: names of pools or models, by the key that says so (such as `agents.judge.model`)."""
+
+    @property
+    def sandboxes(self) -> Mapping[str, str]:
+        """Pools of sandboxes that it asks for, by the key that says so."""
 
     def prepare(self) -> list[str]:
         """Read and check inputs, once, before `expected` and `drive`. Returns remarks for the result (such as rows left out).
@@ -110,6 +143,7 @@ class Traffic:
     """
 
     sends: ClassVar[bool] = True
+    programs: ClassVar[bool] = False
     name: str = ""
     shared_prefix: Cached = 0
     prefixes: Prefixes | None = None
@@ -118,6 +152,16 @@ class Traffic:
     adapters: Adapters | None = None
     region: str = ""
     client: Patience | None = None
+
+    @property
+    def models(self) -> Mapping[str, str]:
+        """What it asks for beside `model`, by the key that says so, relative to the workload."""
+        return {}
+
+    @property
+    def sandboxes(self) -> Mapping[str, str]:
+        """Pools of sandboxes that it asks for, by the key that says so."""
+        return {}
 
 
 @dataclass(kw_only=True)

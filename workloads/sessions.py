@@ -136,6 +136,7 @@ class Sessions(Traffic):
         lengths, pauses = list(islice(draws.lengths, turns)), list(islice(draws.pauses, turns))
         content = next(draws.starts)
         said = content.ends[-1] if content.ends else 0
+        ahead = sum(answer for _, answer in lengths)
         key = world.keys(turns * (self.samples + 1))
         for turn, (message, answer) in enumerate(lengths):
             prompt = said + message
@@ -147,8 +148,10 @@ class Sessions(Traffic):
             first = key + turn * (self.samples + 1)
             content = longer(content, first, prompt)
             sent = [world.request(prompt, answer, number, content, first + sample) for sample in range(1, self.samples + 1)]
-            if turn + 1 < turns:
-                for request in sent:
+            ahead -= answer
+            for request in sent:
+                request.ahead = ahead
+                if turn + 1 < turns:
                     request.pause = self.think_time
             calls = [world.call(request) for request in sent]
             yield calls[0] if self.samples == 1 else world.env.all_of(calls)

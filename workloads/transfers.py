@@ -13,12 +13,15 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from sim.core.transfer import Transfer
-from sim.core.units import Bytes, BytesPerSecond, parse
+from sim.core.units import Bytes, Speed, parse
 from sim.spec.patience import Patience
 from workloads._adapters import Adapters
 from workloads.base import Client, Count, NonNegativeSeconds, PositiveSeconds
 
 CHUNK, FANOUT = 64e6, 2
+MOST, PIECES = 1e18, 10**6
+# Of what `weights` means, whose size is not known here.
+LARGEST_MODEL = 4e12
 
 
 def _size(value: Any) -> Any:
@@ -27,6 +30,8 @@ def _size(value: Any) -> Any:
     size = parse(value, "size")
     if size <= 0:
         raise ValueError(f"found {value!r}; a size above 0 is wanted, such as 16GB, or `weights`")
+    if size > MOST:
+        raise ValueError(f"found {value!r}; a size of at most {MOST:g} bytes is wanted, the most that is simulated")
     return size
 
 
@@ -46,6 +51,7 @@ class Transfers:
 
     closed_loop: ClassVar[bool] = True
     sends: ClassVar[bool] = False
+    programs: ClassVar[bool] = False
     shared_prefix: ClassVar[int] = 0
     model: ClassVar[str] = ""
     adapters: ClassVar[Adapters | None] = None
@@ -65,7 +71,7 @@ class Transfers:
     fanout: Annotated[int, Field(ge=1, le=1000)] | None = None
     weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
-    bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = None
+    bandwidth: Speed | None = None
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -81,6 +87,9 @@ class Transfers:
             yield "chunk", "not used here: algorithm direct sends everything in one piece; tree, binomial and pipeline have chunks"
         if values["algorithm"] != "tree" and values["fanout"] is not None:
             yield "fanout", f"not used here: algorithm {values['algorithm']} has none; of a tree it is how many a place sends to at a time"
+        size, chunk = LARGEST_MODEL if values["bytes"] == "weights" else values["bytes"], values["chunk"] or CHUNK
+        if values["algorithm"] != "direct" and size / chunk > PIECES:
+            yield "chunk", f"found {chunk:g} bytes; at least {size / PIECES:g} is wanted, or there may be more than {PIECES} pieces"
 
     def prepare(self) -> list[str]:
         return []

@@ -126,13 +126,14 @@ def _suggest(key: str, known: Sequence[str], model: type[BaseModel]) -> str:
     return f"it belongs to {' or '.join(homes)}" if homes else nearest
 
 
-def _homes(model: Any, key: str, loc: Loc) -> Iterator[Loc]:
+def _homes(model: Any, key: str, loc: Loc, above: tuple[Any, ...] = ()) -> Iterator[Loc]:
+    """Where the key is known; a model that holds itself, `above`, is looked at once."""
     for name, hint in _fields(model).items():
         inner = _mapping_in(hint)
         if name == key:
             yield loc
-        if inner:
-            yield from _homes(inner, key, (*loc, name))
+        if inner and inner not in above:
+            yield from _homes(inner, key, (*loc, name), (*above, inner))
 
 
 def _written(loc: Loc, raw: Any, missing: bool) -> Loc:
@@ -158,7 +159,9 @@ def _flags(raw: Any, hint: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
         model = _mapping_in(hint)
         fields = _fields(model) if model else {}
         for key, value in raw.items():
-            if key in fields or not model:
+            if _named(hint) is not None:
+                yield from _flags(value, _named(hint), (*loc, key))
+            elif key in fields or not model:
                 yield from _flags(value, fields.get(key, hint), (*loc, key))
     elif isinstance(raw, (list, tuple)):
         for index, value in enumerate(raw):
@@ -195,8 +198,19 @@ def _hint_at(model: Any, loc: Loc) -> Any:
     hint = model
     for part in loc:
         if isinstance(part, str):
-            hint = _fields(_mapping_in(hint)).get(part)
+            named = _named(hint)
+            hint = _fields(_mapping_in(hint)).get(part) if named is None else named
     return hint
+
+
+def _named(hint: Any) -> Any:
+    """What the values are of an annotation that is a mapping of names; None where it is none."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (dict, Mapping):
+        return parts[1]
+    if origin is typing.Annotated or type(None) in parts:
+        return next((found for part in parts for found in [_named(part)] if found is not None), None)
+    return None
 
 
 def _dotted(loc: Loc) -> str:

@@ -80,6 +80,7 @@ class FileMark:
 FILE = FileMark()
 ROUTERS = Family("router", "sim.policy.route")
 ADMISSIONS = Family("admission", "sim.policy.admit")
+GATES = Family("gate", "sim.policy.gate")
 BATCHERS = Family("batcher", "sim.policy.batch")
 ORDERS = Family("order", "sim.policy.order")
 RETENTIONS = Family("retention", "sim.policy.retain")
@@ -88,9 +89,10 @@ AUTOSCALERS = Family("autoscaler", "sim.policy.scale")
 WORKLOADS = Family("workload", "workloads")
 LENGTHS = Family("lengths", "workloads.lengths")
 FORMATS = Family("format", "workloads.formats")
+AGENT_FORMATS = Family("agent trace format", "workloads.programs.readers")
 FAMILIES = {
     family.name: family
-    for family in (ROUTERS, ADMISSIONS, BATCHERS, ORDERS, RETENTIONS, PLACERS, AUTOSCALERS, WORKLOADS, LENGTHS, FORMATS)
+    for family in (ROUTERS, ADMISSIONS, GATES, BATCHERS, ORDERS, RETENTIONS, PLACERS, AUTOSCALERS, WORKLOADS, LENGTHS, FORMATS)
 }
 
 
@@ -161,6 +163,11 @@ def _default(cls: type, name: str) -> Any:
 def _validate(cls: type, kind: str, options: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     from sim.core.explain import validate
 
+    if hasattr(cls, "complete"):
+        try:
+            options = cls.complete(options)
+        except BadInput as error:
+            return {"kind": kind, **options}, error.problems
     found, problems = validate(model(cls), options, f"kind '{kind}'")
     values = dict(found) if found is not None else {}
     for key, family in families(cls).items():

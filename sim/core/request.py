@@ -28,13 +28,15 @@ class Request:
     `asked` are prompt and output as sent, while a static batch has padded them. A higher `priority` goes first where the batcher heeds it.
     `adapter` is the number of the low-rank adapter it asks for, -1: none. `service` says which replicas it goes to: those of its workload,
     or of a stage of a cascade. `pause` is how many seconds after its end its session is expected to ask again, NaN: never.
+    `program` is the number of the session that its session works for, -1: that is its own.
+    `ahead` is how many tokens its program will still have generated after it, NaN where its sender does not know.
     `watch`, where somebody has set it, is called when the first token is out. `reason` is why it was turned away or called off, else empty.
     """
 
     __slots__ = (
-        "adapter", "admitted", "arrival", "asked", "brought", "cached", "computed", "content", "done", "fetch", "first", "generated", "id",
-        "joined", "last", "leaf", "linked", "order", "output", "pause", "preemptions", "priority", "prompt", "reason", "replica", "reply",
-        "service", "session", "stalled", "watch", "workload",
+        "adapter", "admitted", "ahead", "arrival", "asked", "brought", "cached", "computed", "content", "done", "fetch", "first",
+        "generated", "id", "joined", "last", "leaf", "linked", "order", "output", "pause", "preemptions", "priority", "program",
+        "prompt", "reason", "replica", "reply", "service", "session", "stalled", "watch", "workload",
     )  # fmt: skip
 
     def __init__(self, id: int, arrival: float, prompt: int, output: int, workload: int = 0, session: int = -1):
@@ -52,8 +54,15 @@ class Request:
         self.brought = self.cached = self.computed = self.fetch = self.generated = 0
         self.linked = self.preemptions = self.priority = self.reply = 0
         self.asked: tuple[int, int] | None = None
-        self.adapter = self.replica = self.joined = self.order = -1
-        self.admitted = self.first = self.last = self.pause = self.stalled = math.nan
+        self.adapter = self.replica = self.joined = self.order = self.program = -1
+        self.admitted = self.ahead = self.first = self.last = self.pause = self.stalled = math.nan
+
+    @property
+    def task(self) -> tuple[int, int]:
+        """What names the program it belongs to among all: that of its session, its session, or the request itself where it has none."""
+        if self.program >= 0:
+            return self.workload, self.program
+        return self.workload, self.session if self.session >= 0 else -2 - self.id
 
     def unpadded(self) -> Request:
         """Itself, with the lengths it was sent with where a batch had padded it."""

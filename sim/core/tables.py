@@ -150,6 +150,13 @@ HELD = (
     Column("start", "f8", "since when it was held, s"),
     Column("end", "f8", "when it was sent on or given up, s (NaN: never)"),
 )
+GATE = (
+    Column("request", "i8", "a call that was held as its program was paused, or was new and there was no room"),
+    Column("program", "i8", "the session that its program began with, -1: it is one of its own"),
+    Column("paused", "f8", "when its program was paused, s (NaN: it was never let in)"),
+    Column("start", "f8", "since when it was held, s"),
+    Column("end", "f8", "when it was sent on or given up, s (NaN: never)"),
+)
 PLACES = (
     Column("replica", "i4", "row of `replicas`"),
     Column("host", "i4", "number of a host of the network"),
@@ -182,11 +189,97 @@ LOSSES = (
     Column("stalled", "f8", "its last token, where it was preempted or handed on since then, s (NaN: it was not)"),
     Column("computed", "i4", "tokens of it in the KV cache then"),
 )
+AGENTS = (
+    Column("agent", "i8", "number of an agent, also that of its session in `requests`"),
+    Column("root", "i8", "number of the agent that its session began with"),
+    Column("parent", "i8", "number of the agent it works for, -1: it is a root"),
+    Column("depth", "i4", "0 for a root, 1 for its sub-agents, and so on"),
+    Column("workload", "i4", "whose it is", ()),
+    Column("kind", "i4", "which kind of agent", ()),
+    Column("start", "f8", "begin of its life, s"),
+    Column("end", "f8", "end of its life, s (NaN: unfinished)"),
+    Column("status", "i4", "how it ended: by itself; by its budget of calls, tokens or time, or the length of its context; because calls "
+           "failed or it got no sandbox; because nobody waited for it any more; or with the run",
+           ("completed", "calls", "tokens", "time", "context", "failed", "sandbox", "cancelled", "unfinished")),
+    Column("calls", "i4", "LLM calls, retries and summaries included"),
+    Column("tool_calls", "i4", "tool calls"),
+    Column("prompt_tokens", "i8", "prompt tokens of its calls, found in a cache or not; of calls that were called off: none"),
+    Column("output_tokens", "i8", "tokens generated in them"),
+    Column("compactions", "i4", "times its context was replaced by a summary"),
+    Column("llm_s", "f8", "seconds of its life waiting for models, pauses before retries included"),
+    Column("tool_s", "f8", "seconds waiting for tools"),
+    Column("sandbox_s", "f8", "seconds waiting for a sandbox"),
+    Column("join_s", "f8", "seconds waiting for sub-agents"),
+    Column("think_s", "f8", "seconds waiting for its user"),
+)
+TURNS = (
+    Column("request", "i8", "an LLM call of an agent"),
+    Column("agent", "i8", "row of `agents` by its number"),
+    Column("turn", "i4", "messages its user had sent by then"),
+    Column("cause", "i4", "why it was made: what was added to the context last; task: what a sub-agent was told; more: nothing was; "
+           "summary: to write one; compaction: the first call after that; retry: of one that failed",
+           ("user", "task", "tool", "subagent", "more", "summary", "compaction", "retry")),
+    Column("context", "i4", "prompt tokens"),
+    Column("new", "i4", "of them, those that were not part of the call before it or its answer"),
+    Column("gap", "f8", "seconds since that one ended (NaN: it is the first)"),
+)
+TOOL_CALLS = (
+    Column("agent", "i8", "row of `agents` by its number"),
+    Column("tool", "i4", "which tool", ()),
+    Column("start", "f8", "when it was asked for, its sandbox being there, s"),
+    Column("queued", "f8", "seconds of it waiting for a turn at a service, or for a slot in its sandbox"),
+    Column("end", "f8", "when the agent had its answer, s"),
+    Column("outcome", "i4", "what came of its last try; hang: it never would have ended; crash: its sandbox did",
+           ("ok", "error", "timeout", "hang", "crash", "cancelled", "refused")),
+    Column("tries", "i4", "how often it was tried"),
+    Column("observation", "i4", "tokens it answered with"),
+)
+SANDBOXES = (
+    Column("sandbox", "i8", "its number in its pool"),
+    Column("pool", "i4", "a pool of sandboxes", ()),
+    Column("node", "i4", "number of its node in the pool, -1: it never had a place"),
+    Column("workload", "i4", "who asked for it; none: it was kept warm, and nobody took it", ("",)),
+    Column("image", "i4", "number of its image"),
+    Column("asked", "f8", "when its workload asked for it; none: when the pool made it, s"),
+    Column("placed", "f8", "when its node took it in, s (NaN: never)"),
+    Column("booted", "f8", "when it was ready, s (NaN: never)"),
+    Column("granted", "f8", "when its workload got it, s (NaN: never)"),
+    Column("released", "f8", "when it ended, s"),
+    Column("outcome", "i4", "how: given back, or not wanted any more before it was there; crashed; idle for too long; never ready, by a "
+           "failure or the time-out; refused by quota or a full line; warm, and nobody's; or with the run",
+           ("released", "withdrawn", "crashed", "idle", "boot_failed", "timeout", "quota", "full", "warm", "unfinished")),
+    Column("hit", "i4", "1: its node had its image"),
+    Column("warm", "i4", "1: nobody had asked for it when it was made"),
+    Column("execs", "i4", "commands run in it"),
+    Column("killed", "i4", "of them, those killed for want of memory"),
+    Column("busy_s", "f8", "seconds since it was granted with a command in it, waiting for a slot included"),
+    Column("idle_s", "f8", "seconds without one"),
+    Column("paused_s", "f8", "seconds in which it was written to disk, lay there or was brought back"),
+    Column("slot_s", "f8", "seconds its commands waited for slots and for it to be brought back"),
+    Column("cpu_s", "f8", "core-seconds of its commands"),
+    Column("memory_s", "f8", "byte-seconds of memory"),
+)
+SANDBOX_NODES = (
+    Column("pool", "i4", "a pool of sandboxes", ()),
+    Column("node", "i4", "its number in the pool"),
+    Column("start", "f8", "since when it is paid, s"),
+    Column("ready", "f8", "when it took its first sandboxes, s (NaN: never)"),
+    Column("end", "f8", "when it was given back, or the end of the run, s"),
+    Column("cores", "f8", "cores of its CPUs"),
+    Column("memory", "f8", "bytes"),
+    Column("disk", "f8", "bytes for what sandboxes write, and for snapshots"),
+    Column("peak_memory", "f8", "most bytes of memory in use"),
+    Column("peak_disk", "f8", "most bytes of that disk in use"),
+    Column("peak_images", "f8", "most bytes of images"),
+    Column("pulled", "f8", "bytes of images pulled"),
+    Column("cpu_s", "f8", "core-seconds of commands"),
+)
 TABLES = {
     "requests": REQUESTS, "stretches": STRETCHES, "stalls": STALLS, "replicas": REPLICAS, "transfers": TRANSFERS, "adapters": ADAPTERS,
     "stages": STAGES, "flows": FLOWS, "links": LINKS, "usage": USAGE, "starts": STARTS, "held": HELD, "places": PLACES, "scaling": SCALING,
-    "attempts": ATTEMPTS,
-    "losses": LOSSES, "slowdowns": SLOWDOWNS, "deliveries": DELIVERIES,
+    "attempts": ATTEMPTS, "agents": AGENTS, "turns": TURNS, "tool_calls": TOOL_CALLS,
+    "sandboxes": SANDBOXES, "sandbox_nodes": SANDBOX_NODES,
+    "gate": GATE, "losses": LOSSES, "slowdowns": SLOWDOWNS, "deliveries": DELIVERIES,
 }  # fmt: skip
 
 

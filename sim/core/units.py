@@ -3,7 +3,8 @@
 Inside the program there are only seconds, bytes, bytes per second, watts and dollars, so no name carries a unit. A bare number is taken
 as the SI unit. Decimal prefixes are powers of 1000, `KiB`/`MiB`/`GiB`/`TiB` powers of 1024, and `bps`/`bit/s` are eighths of a byte.
 `Seconds`, `Bytes` and `BytesPerSecond` are the annotations for the fields of a scenario or of a plug-in; a time beyond 100 years is refused
-there, because a clock of 64 bits would no longer tell one engine step from the next.
+there, because a clock of 64 bits would no longer tell one engine step from the next. `Speed` is a link's: above 0, and not so low that its
+unit was forgotten.
 """
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES = {"B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40} | {
@@ -26,6 +27,7 @@ DIMENSIONS = {
     "bandwidth": (BYTES_PER_SECOND, "3.35TB/s, 400Gbps"),
 }
 CENTURY = 100 * 365.25 * 86400.0
+SLOWEST = 1e3
 _QUANTITY = re.compile(r"\s*([-+]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-zµ/]*)\s*")
 
 
@@ -71,3 +73,12 @@ def _checked(value: Any, dimension: str) -> float:
 Seconds = Annotated[float, *_field("duration")]
 Bytes = Annotated[float, *_field("size")]
 BytesPerSecond = Annotated[float, *_field("bandwidth")]
+
+
+def _carries(speed: float) -> float:
+    if speed < SLOWEST:
+        raise ValueError(f"found {speed:g} bytes/s; a link carries more: write the unit, such as {speed:g}GB/s or {speed:g}Gbps")
+    return speed
+
+
+Speed = Annotated[BytesPerSecond, Field(gt=0), AfterValidator(_carries)]

@@ -18,8 +18,10 @@ from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 from sim.core.errors import BadInput, Problem
+from sim.spec.engine import Speculation
+from sim.spec.layout import Edges, Parallel, Precision
 from sim.spec.llm import Llm, Matrix, llm
-from sim.spec.scenario import Edges, Parallel, Pool, Precision, Speculation
+from sim.spec.scenario import Pool
 
 # `draft_vocab_size` of the heads that came with EAGLE-3, for a target of 128,256 tokens (yuhuili/EAGLE3-LLaMA3.1-Instruct-8B).
 EAGLE3_VOCAB = 32_000

@@ -17,10 +17,11 @@ from pydantic import BaseModel
 
 from sim.core.errors import BadInput, Problem
 from sim.core.explain import show, validate
-from sim.core.registry import ADMISSIONS, AUTOSCALERS, BATCHERS, PLACERS, RETENTIONS, ROUTERS, WORKLOADS, Family, hints
-from sim.spec import compose, ladder, outside
+from sim.core.registry import ADMISSIONS, AUTOSCALERS, BATCHERS, GATES, PLACERS, RETENTIONS, ROUTERS, WORKLOADS, Family, hints
+from sim.spec import compose, ladder, outside, sandboxes, unused
+from sim.spec.engine import EngineOptions
 from sim.spec.network import Network
-from sim.spec.scenario import Cluster, EngineOptions, Scenario
+from sim.spec.scenario import Cluster, Scenario
 from sim.spec.yaml_marks import Document, Dumper, Place, Route
 
 Sets = Sequence[str] | Mapping[str, Any]
@@ -103,8 +104,11 @@ def _scenario(document: Document, lookup: bool) -> Scenario:
         _put(raw, route, {} if wrong else checked)
     scenario, more = validate(Scenario, raw, "the scenario")
     problems += more
+    if scenario is not None:
+        problems += unused.problems(scenario)
     if lookup:
         problems += outside.problems(raw)
+        problems += sandboxes.problems(scenario) if scenario is not None else ()
     if scenario is None or problems:
         raise BadInput(_placed(problems, document.places))
     scenario._places = document.places
@@ -133,8 +137,13 @@ def sites(raw: Mapping[str, Any]) -> Iterator[tuple[Route, Family]]:
     if isinstance(cluster, dict):
         yield ("cluster", "router"), ROUTERS
         yield ("cluster", "admission"), ADMISSIONS
+        if cluster.get("gate") is not None:
+            yield ("cluster", "gate"), GATES
         if isinstance(cluster.get("network"), dict):
             yield ("cluster", "network", "placement"), PLACERS
+        for index, pool in enumerate(_list(cluster.get("sandboxes"))):
+            if isinstance(pool, dict) and isinstance(pool.get("autoscale"), dict) and "policy" in pool["autoscale"]:
+                yield ("cluster", "sandboxes", index, "autoscale", "policy"), AUTOSCALERS
         for index, pool in enumerate(_list(cluster.get("pools"))):
             if isinstance(pool, dict) and isinstance(pool.get("engine", {}), dict):
                 yield ("cluster", "pools", index, "engine", "batcher"), BATCHERS
@@ -190,7 +199,8 @@ def _placed(problems: Sequence[Problem], places: Mapping[Route, Place]) -> list[
 def _plain(value: Any) -> Any:
     # A schema's own None always means "left to its default" and says nothing; a kind's None may be a choice.
     if isinstance(value, BaseModel):
-        return {name: _plain(part) for name, part in value if part is not None}
+        # What it has worked out for itself is kept beside its fields.
+        return {name: _plain(vars(value)[name]) for name in type(value).model_fields if vars(value)[name] is not None}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(vars(value)[field.name]) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sim.core.units import BytesPerSecond, Seconds
+from sim.core.units import Seconds, Speed
 from sim.spec.frozen import Spec
 
 Slots = Annotated[int, Field(ge=1, le=4096)]
@@ -23,7 +23,7 @@ class Lora(Spec):
     max_cpu_loras: Kept | None = Field(None, description="adapters kept in the host's memory; default: max_loras")
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     target: Literal["all-linear", "attention"] = Field("all-linear", description="which matrices have one; routed experts never do")
-    disk_bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = Field(None, description="storage to host's memory; default: 1 GB/s")
+    disk_bandwidth: Speed | None = Field(None, description="storage to host's memory; default: 1 GB/s")
     load_time: Seconds | None = Field(None, ge=0, le=3600, description="how long that takes, in place of a bandwidth")
 
     @property

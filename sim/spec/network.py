@@ -13,14 +13,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from sim.core.errors import BadInput, did_you_mean
-from sim.core.units import BytesPerSecond, Seconds
+from sim.core.units import Seconds, Speed
 from sim.spec.frozen import Spec
 from sim.spec.hardware import gpu, node
 from sim.spec.profile import Figure, Profile
 from sim.spec.regions import Way
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
-Speed = Annotated[BytesPerSecond, Field(gt=0)]
 Latency = Annotated[Seconds, Field(ge=0, le=60)]
 KINDS = ("leaf_spine", "rails", "flat")
 FIGURES = {"hosts_per_leaf": "count0", "oversubscription": "number", "nic_latency": "duration0", "switch_latency": "duration0"}

@@ -35,6 +35,7 @@ def absolute(document: Document) -> dict[str, Any]:
         paths.names(said, ("carbon", key), tuple(said))
     paths.kind(registry.ROUTERS, cluster.get("router"), ("cluster", "router"))
     paths.kind(registry.ADMISSIONS, cluster.get("admission"), ("cluster", "admission"))
+    paths.kind(registry.GATES, cluster.get("gate"), ("cluster", "gate"))
     for index, group in _items(_mapping(cluster.get("network")).get("hosts")):
         paths.names(group, ("cluster", "network", "hosts", index), ("gpu", "node"))
     for index, workload in _items(data.get("workloads")):
@@ -64,9 +65,15 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
     for index, workload in _items(raw.get("workloads")):
         found += [
             Problem(f"no such file: {file}" if file else "found an empty text; the path of a file is wanted", f"workloads.{index}.{key}")
-            for key, file in named_files(registry.WORKLOADS, workload) if not file or not Path(file).exists()
+            for key, file in named_files(registry.WORKLOADS, workload) if not file or not Path(_without_class(file)).exists()
         ]
     return found
+
+
+def _without_class(file: str) -> str:
+    """The path in `path.py:Class`."""
+    path, colon, name = file.rpartition(":")
+    return path if colon and path.endswith(".py") and name.isidentifier() else file
 
 
 def named_files(family: registry.Family, options: Any) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,9 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
         return []
     network, pools = cluster.get("network"), _items(cluster.get("pools"))
     stores = _items(network.get("stores")) if isinstance(network, dict) else []
-    found = list(_tiers(pools, stores, isinstance(network, dict)))
+    homes: Ends = {str(store["name"]): _region(store) for _, store in stores if isinstance(store.get("name"), str)}
+    apart = _apart(network)
+    found = list(_stores(pools, homes if isinstance(network, dict) else None, apart))
     disaggregation = cluster.get("disaggregation")
     if isinstance(disaggregation, dict) and not isinstance(network, dict):
         found += [
@@ -27,26 +29,37 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
                     f"cluster.disaggregation.{key}") for key in ("weight", "priority") if key in disaggregation
         ]  # fmt: skip
     ends: Ends = {str(pool.get("name", "serve")): _region(pool) for _, pool in pools}
-    homes: Ends = {str(store["name"]): _region(store) for _, store in stores if isinstance(store.get("name"), str)}
-    apart = _apart(network)
     found += _handed_on(pools, apart)
     for index, workload in _items(raw.get("workloads")):
         if workload.get("kind") == "transfers":
-            found += _transfers(workload, f"workloads.{index}", homes | ends if isinstance(network, dict) else None, apart)
+            found += _transfers(workload, f"workloads.{index}", (homes, ends) if isinstance(network, dict) else None, apart)
     return found
 
 
-def _tiers(pools: list[tuple[int, dict[str, Any]]], stores: list[tuple[int, dict[str, Any]]], there: bool) -> Iterator[Problem]:
-    """Lower KV tiers at stores nobody has."""
-    known = [str(store.get("name")) for _, store in stores]
+def _stores(pools: list[tuple[int, dict[str, Any]]], homes: Ends | None, apart: Any) -> Iterator[Problem]:
+    """Cold starts from, and lower KV tiers at, stores nobody has, or from which no bytes reach the pool; None: there is no network."""
     for index, pool in pools:
-        engine = pool.get("engine")
-        for number, tier in _items(engine.get("kv_tiers")) if isinstance(engine, dict) else ():
-            name, path = tier.get("store"), f"cluster.pools.{index}.engine.kv_tiers.{number}.store"
-            if isinstance(name, str) and not there:
+        for name, key in (*_tiers(pool), *_starts(pool)):
+            path = f"cluster.pools.{index}.{key}.store"
+            if isinstance(name, str) and homes is None:
                 yield Problem(f"found '{name}', but there is no network; write cluster.network with this store, or give a bandwidth", path)
-            elif isinstance(name, str) and name not in known:
-                yield Problem(f"no store '{name}'; {_near(name, known)}", path)
+            elif isinstance(name, str) and homes is not None and name not in homes:
+                yield Problem(f"no store '{name}'; {_near(name, homes)}", path)
+            elif isinstance(name, str) and homes is not None and apart(homes[name], _region(pool)):
+                what = f"found '{name}' in region '{homes[name]}'; no wan with a bandwidth connects it with '{_region(pool)}'"
+                yield Problem(f"{what}, where the pool is", path)
+
+
+def _tiers(pool: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
+    engine = pool.get("engine")
+    for number, tier in _items(engine.get("kv_tiers")) if isinstance(engine, dict) else ():
+        yield tier.get("store"), f"engine.kv_tiers.{number}"
+
+
+def _starts(pool: Mapping[str, Any]) -> Iterator[tuple[Any, str]]:
+    start = pool.get("start")
+    stages = {stage: start.get(stage) for stage in ("image", "weights")} if isinstance(start, dict) else {}
+    yield from ((fetched.get("store"), f"start.{stage}") for stage, fetched in stages.items() if isinstance(fetched, dict))
 
 
 def _handed_on(pools: list[tuple[int, dict[str, Any]]], apart: Any) -> Iterator[Problem]:
@@ -59,14 +72,25 @@ def _handed_on(pools: list[tuple[int, dict[str, Any]]], apart: Any) -> Iterator[
             yield Problem(f"{what}: no wan with a bandwidth connects them", f"cluster.pools.{index}.region")
 
 
-def _transfers(workload: Mapping[str, Any], path: str, ends: Ends | None, apart: Any) -> Iterator[Problem]:
-    if ends is None:
+def _transfers(workload: Mapping[str, Any], path: str, there: tuple[Ends, Ends] | None, apart: Any) -> Iterator[Problem]:
+    """What is wrong with a transfer between what is `there`: stores, and pools; None without a network."""
+    if there is None:
         yield Problem("there is no network to move bytes over; write cluster.network, with hosts and what connects them", path)
         return
+    stores, pools = there
+    ends = stores | pools
     names = [workload.get(key) for key in ("source", "target")]
     for key, name in zip(("source", "target"), names, strict=True):
         if isinstance(name, str) and name not in ends:
             yield Problem(f"no pool and no store is named '{name}'; {_near(name, ends)}", f"{path}.{key}")
+        elif isinstance(name, str) and name in stores and name in pools:
+            yield Problem(f"a pool and a store are named '{name}'; give one of them another name", f"{path}.{key}")
+    if all(isinstance(name, str) and name in stores and name not in pools for name in names):
+        if workload.get("bytes", "weights") == "weights":
+            what = f"found weights, but neither {names[0]} nor {names[1]} is a pool with a model"
+            yield Problem(f"{what}; give a size, such as bytes: 16GB", f"{path}.bytes")
+        if names[0] == names[1]:
+            yield Problem(f"found '{names[1]}', where it comes from too; nothing would move", f"{path}.target")
     source, target = (ends.get(name) if isinstance(name, str) else None for name in names)
     if source is not None and target is not None and apart(source, target):
         yield Problem(f"no wan with a bandwidth connects '{source}', where {names[0]} is, with '{target}'", f"{path}.target")

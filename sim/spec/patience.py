@@ -39,6 +39,11 @@ class Wait(Spec):
             raise ValueError(f"p99 ({self.p99:g} s) is below the median ({self.median:g} s)")
         return self
 
+    @property
+    def same(self) -> float | None:
+        """The seconds of every caller, where callers do not differ."""
+        return self.median if self.median == self.p99 else None
+
     def at(self, share: float) -> float:
         """The seconds that this share (0 to 1) of callers stay within.
 
@@ -71,6 +76,12 @@ class Backoff(Spec):
     factor: Annotated[float, Field(ge=1, le=100)] = 2.0
     most: Positive = 60.0
     jitter: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Backoff:
+        if self.first > self.most:
+            raise ValueError(f"first ({self.first:g} s) is above most ({self.most:g} s)")
+        return self
 
 
 class Retries(Spec):
@@ -143,4 +154,15 @@ class Patience(Spec):
         for name, part in (("retries", self.retries), ("hedge", self.hedge)):
             if part is not None and part.window != WINDOW and part.budget is None:
                 raise ValueError(f"{name}.window is given, but there is no {name}.budget to count in it")
+        return self
+
+    @model_validator(mode="after")
+    def _in_time(self) -> Patience:
+        # Without retries, and with all callers alike, what comes after the time-out of the first attempt never comes.
+        end = self.timeout.same if self.timeout is not None and self.retries is None else None
+        hedged = self.hedge.after if self.hedge is not None and isinstance(self.hedge.after, float) else None
+        left = self.first_token_timeout.same if self.first_token_timeout is not None and self.hedge is None else None
+        for key, late in (("hedge.after", hedged), ("first_token_timeout", left)):
+            if end is not None and late is not None and late >= end:
+                raise ValueError(f"{key} ({late:g} s) comes after timeout ({end:g} s), when the only attempt is called off")
         return self

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from sim.core.errors import BadInput, Problem, did_you_mean
 from sim.spec.frozen import Spec
@@ -18,7 +18,15 @@ from sim.spec.profile import Figure, Profile
 
 HOURS = 24
 Intensity = Annotated[float, Field(ge=0, le=2000)]
-Said = str | Intensity | tuple[Intensity, ...]
+
+
+def _form(said: Any) -> str:
+    return "name" if isinstance(said, str) else "hours" if isinstance(said, (list, tuple)) else "value"
+
+
+Said = Annotated[
+    Annotated[str, Tag("name")] | Annotated[Intensity, Tag("value")] | Annotated[tuple[Intensity, ...], Tag("hours")], Discriminator(_form)
+]
 
 
 class Power(Spec):
@@ -104,6 +112,7 @@ def problems(carbon: Any, pools: list[dict[str, Any]]) -> list[Problem]:
     found: list[Problem] = []
     by = {key: said if isinstance(said := carbon.get(key), Mapping) else {} for key in ("pools", "regions")}
     named = {"pools": [str(pool.get("name", "serve")) for pool in pools], "regions": [str(pool.get("region", "")) for pool in pools]}
+    known = {key: [name for name in names if name] for key, names in named.items()}
     each = [(f"carbon.{key}.{name}", said) for key in by for name, said in by[key].items()]
     for path, said in [("carbon.grid", carbon.get("grid")), *each]:
         try:
@@ -112,7 +121,7 @@ def problems(carbon: Any, pools: list[dict[str, Any]]) -> list[Problem]:
         except (BadInput, ValueError, TypeError) as error:
             found += [Problem(str(problem), path) for problem in error.problems] if isinstance(error, BadInput) else []
     found += [
-        Problem(f"no pool has this {what}; {did_you_mean(str(name), named[key])}", f"carbon.{key}.{name}")
+        Problem(f"no pool has this {what}; {did_you_mean(str(name), known[key]) if known[key] else 'none has one'}", f"carbon.{key}.{name}")
         for key, what in (("pools", "name"), ("regions", "region")) for name in by[key] if name not in named[key]
     ]  # fmt: skip
     if carbon.get("grid") is None:

@@ -63,7 +63,8 @@ def distances(cluster: Cluster, origins: Sequence[str | None], reached: Sequence
     known = {name for pair in between for name in pair} | {region for region in homes.values() if region}
     for number, (pool, region) in enumerate(homes.items()):
         if not region:
-            message = f"pool {pool} has no region while others have one; known: {', '.join(sorted(known))}"
+            others = f"others have one; known: {', '.join(sorted(known))}" if known else "workloads have one"
+            message = f"pool {pool} has no region while {others}"
             problems.append(Problem(message, f"cluster.pools.{number}"))
     for number, (origin, pools) in enumerate(zip(origins, reached, strict=True)):
         here = f"workloads.{number}"
@@ -72,7 +73,8 @@ def distances(cluster: Cluster, origins: Sequence[str | None], reached: Sequence
         if not origin:
             problems.append(Problem(f"no region is given; say where its requests come from: {', '.join(sorted(known))}", here))
         elif origin not in known:
-            message = f"no pool is in region '{origin}', and no way leads there; {did_you_mean(origin, known)}"
+            near = did_you_mean(origin, known) if known else "no pool has a region"
+            message = f"no pool is in region '{origin}', and no way leads there; {near}"
             problems.append(Problem(message, f"{here}.region"))
         else:
             far = sorted({homes[pool] for pool in pools} - {origin, ""})

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from sim.core.errors import did_you_mean
-from sim.core.units import Bytes, BytesPerSecond, Seconds, parse
+from sim.core.units import Bytes, Seconds, Speed, parse
 from sim.spec.frozen import Spec
 
 # Load times in seconds by share of loads that took no longer. `gentd26_basemodel`: updates of the base model of image pipelines in
@@ -32,8 +32,8 @@ PRESETS: dict[str, tuple[tuple[float, float], ...]] = {
     ),
 }  # fmt: skip
 PERCENT_99 = NormalDist().inv_cdf(0.99)
+IMAGE = 12e9
 Time = Annotated[Seconds, Field(ge=0, le=1e7)]
-Speed = Annotated[BytesPerSecond, Field(gt=0)]
 
 
 class Spread(Spec):
@@ -113,8 +113,16 @@ class _Fetched(Spec):
 class Image(_Fetched):
     """The container's image. `cache`: a host that had it has it still, unless hosts are provisioned anew."""
 
-    size: Annotated[Bytes, Field(ge=0)] = 12e9
+    size: Annotated[Bytes, Field(ge=0)] = IMAGE
     cache: bool = True
+
+    @model_validator(mode="after")
+    def _sized(self) -> Image:
+        if self.time is not None and self.size != IMAGE:
+            raise ValueError("time is given, and size too; say either how long it takes or how large it is")
+        if 0 < self.size < 1e3:
+            raise ValueError(f"size is {self.size:g} bytes; an image has more: write the unit, such as {self.size:g}GB")
+        return self
 
     @property
     def speed(self) -> float:

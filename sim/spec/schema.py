@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sim.core import registry
 from sim.core.registry import FAMILIES, Family
+from sim.spec.cpu_node import preset_names as cpu_nodes
 from sim.spec.network import preset_names
 from sim.spec.scenario import Scenario
 
@@ -15,10 +16,12 @@ from sim.spec.scenario import Scenario
 PLUGS = (
     ("Cluster", "router", registry.ROUTERS, False),
     ("Cluster", "admission", registry.ADMISSIONS, False),
+    ("Cluster", "gate", registry.GATES, False),
     ("Network", "placement", registry.PLACERS, False),
     ("EngineOptions", "batcher", registry.BATCHERS, False),
     ("EngineOptions", "retention", registry.RETENTIONS, False),
     ("Autoscale", "policy", registry.AUTOSCALERS, False),
+    ("NodeScale", "policy", registry.AUTOSCALERS, False),
     (None, "workloads", registry.WORKLOADS, True),
 )
 
@@ -114,7 +117,13 @@ def _accept_shorthand(schema: dict[str, Any]) -> None:
     # Of the keys of a fabric, a preset brings those that are left out.
     fabric["anyOf"] = [{"required": fabric.pop("required")}, {"required": ["preset"]}]
     schema["$defs"]["Fabric"] = {"anyOf": [{"enum": preset_names()}, fabric], "description": fabric.pop("description", "")}
-    for name in ("Spread", "Image", "Weights"):
+    node = schema["$defs"]["CpuNode"]
+    node["anyOf"] = [{"required": node.pop("required")}, {"required": ["preset"]}]
+    schema["$defs"]["CpuNode"] = {"anyOf": [{"enum": cpu_nodes()}, node], "description": node.pop("description", "")}
+    for name in ("Law", "Part"):
+        for key in ("value", "mean", "median", "sd", "p90", "p95", "p99", "min", "max"):
+            schema["$defs"][name]["properties"][key]["anyOf"].insert(0, {"type": "string"})
+    for name in ("Spread", "Image", "Weights", "Law", "Memory"):
         schema["$defs"][name] = {"anyOf": [{"type": ["number", "string"]}, schema["$defs"][name]]}
     required = schema.pop("required")
     schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]

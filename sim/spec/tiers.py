@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sim.core.units import Bytes, BytesPerSecond, Seconds
+from sim.core.units import Bytes, Seconds, Speed
 from sim.spec.frozen import Spec
 
 
@@ -14,7 +14,7 @@ class KvTier(Spec):
 
     kind: Literal["host", "ssd", "remote"]
     capacity: Annotated[Bytes, Field(gt=0)]
-    bandwidth: Annotated[BytesPerSecond, Field(gt=0)] | None = Field(None, description="each way together; default for host: PCIe x GPUs")
+    bandwidth: Speed | None = Field(None, description="each way together; default for host: PCIe x GPUs")
     latency: Seconds = Field(0.0, ge=0, le=60, description="before each transfer begins")
     store: str | None = Field(None, description="of kind remote: the store of the network that it is; bandwidth then limits each transfer")
 

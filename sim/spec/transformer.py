@@ -16,7 +16,7 @@ from functools import cached_property
 
 from sim.core.errors import BadInput, Problem
 from sim.spec.dtype import DTYPES, KV_BYTES, SIXTEEN_BIT
-from sim.spec.scenario import Parallel, Precision
+from sim.spec.layout import Parallel, Precision
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,13 @@ def _no_cards(hosts: Any, stores: Any, nodes: Mapping[int, Any]) -> Iterator[Pro
 
 def _apart(hosts: Any, stores: Any, wans: Any) -> Iterator[Problem]:
     """Regions that nothing connects, stores that no host reaches and hosts that reach no store of a kind there is."""
+    # Where only some have a region, that is what is wrong, and what it cuts off is not said too.
+    some = sorted({_region(item) for _, item in [*hosts, *stores]})
+    if len(some) > 1 and not some[0]:
+        for key, items in (("hosts", hosts), ("stores", stores)):
+            yield from (Problem(f"no region is given while others have one; known: {', '.join(some[1:])}", f"{PATH}.{key}.{index}")
+                        for index, item in items if not _region(item))  # fmt: skip
+        return
     links = [_ends(wan) for _, wan in wans]
     requests = together(links)
     loads = together([_ends(wan) for _, wan in wans if wan.get("bandwidth") is not None])

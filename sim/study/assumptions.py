@@ -16,7 +16,11 @@ from sim.spec.hardware import node
 from sim.spec.power import grid
 from sim.spec.prices import Terms, book, terms
 from sim.spec.profile import Figure
+from sim.spec.sandboxes import node_price
+from sim.spec.scaling import ColdStart
 from sim.spec.scenario import Pool, Scenario
+
+GUESSED = "one value for all models, chosen so that a whole start takes as long as reports of starts say"
 
 
 def pool_facts(pool: Pool, model: EngineStep, memory: Memory, longest: int, scenario: Scenario | None = None) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def pool_facts(pool: Pool, model: EngineStep, memory: Memory, longest: int, scen
         "memory": {"budget": memory.budget, "weights": memory.weights, "activations": memory.activations, "reserve": memory.reserve,
                    "per_block": memory.per_block},
         "provenance": [
-            {"name": name, "value": figure.value, "kind": figure.kind, "source": figure.source, "date": figure.date}
+            _line(name, figure)
             for name, figure in [*sorted(chip.figures.items()), *paid.figures, *_grid(pool, scenario)]
             if name != "price_per_hour" or paid.kind == "profile"
         ] + [_kernel(fit) for fit in model.used],
@@ -66,13 +70,57 @@ def _grid(pool: Pool, scenario: Scenario | None) -> list[tuple[str, Figure]]:
 
 
 def site(scenario: Scenario) -> dict[str, Any]:
-    """Facts of the site: `other_prices` of the price book, and of each pool the grid that feeds it; empty where there are none."""
+    """Facts of the site: `other_prices` of the price book, of each pool the grid that feeds it, and `provenance`: by what it is of, where
+    the figures of the network and of starts come from that the scenario does not give itself. Empty where there are none.
+    """
+    network, begun = scenario.cluster.network, {pool.name: starts(pool.start) for pool in scenario.cluster.pools if pool.start is not None}
+    several = len(begun) > 1
+    others = {"the network": network.figures()} if network is not None else {}
+    others |= {f"starts of {name}" if several else "starts": found for name, found in begun.items()}
+    others |= {f"nodes of {pool.name}": pool.node.figures() | node_price(scenario, pool)[1] for pool in scenario.cluster.sandboxes}
     grids = {pool.name: grid(scenario.carbon.of(pool.name, pool.region)) for pool in scenario.cluster.pools} if scenario.carbon else {}  # type: ignore[arg-type]
     return {
         "other_prices": book(scenario.prices.book).others if scenario.prices else {},
         "grids": {name: {"grid": one.name, "hours": list(one.hours), "kind": one.figure.kind, "source": one.figure.source}
                   for name, one in grids.items()},
+        "provenance": {of: [_line(name, figure) for name, figure in found.items()] for of, found in others.items() if found},
     }  # fmt: skip
+
+
+def sandboxes(scenario: Scenario, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each pool of sandboxes what was `found` in the run, and the price of a node-hour in dollars, None where nobody says."""
+    return [one | {"price_per_hour": node_price(scenario, pool)[0]} for one, pool in zip(found, scenario.cluster.sandboxes, strict=True)]
+
+
+def unpriced(scenario: Scenario) -> list[str]:
+    """Remarks on pools of sandboxes whose nodes have no price."""
+    asked = "say price, in dollars per node-hour, or name a price book, or no sum of money is known"
+    return [f"sandboxes {pool.name}: their nodes have no price; {asked}" for pool in scenario.cluster.sandboxes
+            if node_price(scenario, pool)[0] is None]  # fmt: skip
+
+
+def starts(start: ColdStart) -> dict[str, Figure]:
+    """What of a cold start is left to its defaults, by name; seconds, bytes, bytes/s.
+
+    >>> {name: figure.value for name, figure in starts(ColdStart(init="30s", weights={"store": "models"})).items()}
+    {'capture_seconds': 15.0, 'image_size': 12000000000.0, 'image_bandwidth': 1000000000.0}
+    """
+    # By value, for a scenario that was saved says everything.
+    usual, left = ColdStart(), {}
+    for name, time, default in (("init", start.init, usual.init), ("capture", start.capture, usual.capture)):
+        if time == default and time.median:
+            left[f"{name}_seconds"] = time.median
+    if start.image.time is None and start.image.size == usual.image.size:
+        left["image_size"] = start.image.size
+    for name, one in (("image", start.image), ("weights", start.weights)):
+        if one.time is None and one.store is None and one.bandwidth is None:
+            left[f"{name}_bandwidth"] = one.speed
+    return {name: Figure(value, "judgement", GUESSED, "2026-11") for name, value in left.items()}
+
+
+def _line(name: str, figure: Figure) -> dict[str, Any]:
+    """A figure as a line of provenance."""
+    return {"name": name, "value": figure.value, "kind": figure.kind, "source": figure.source, "date": figure.date}
 
 
 def _kernel(fit: Fit) -> dict[str, Any]:

@@ -15,10 +15,12 @@ import numpy as np
 from sim.core.record import Page
 from sim.core.request import COMPLETED, FAILED, REJECTED, STATUSES, UNFINISHED
 from sim.study.facts import Tables
+from sim.study.families import families
 from sim.study.idle import SLACK, Gaps, by_replica, idle, keys
 from sim.study.kv_waste import Waste
 from sim.study.network import moves
 from sim.study.result import Result
+from sim.study.sandboxes import leases
 from sim.study.starts import lives
 
 Entry = dict[str, Any]
@@ -33,6 +35,7 @@ def check(tables: Tables) -> dict[str, Entry]:
     """The same, from tables already opened."""
     disorder = Faults()
     gaps = _succession(tables, disorder)
+    held = "every sandbox was given back, or cut off by the end; its seconds by state are its life; no node held more than it has"
     return {
         "I1": _counts(tables),
         "I2": _blocks(tables),
@@ -43,8 +46,9 @@ def check(tables: Tables) -> dict[str, Entry]:
         "I7": _entry(*moves(tables), "bytes sent = bytes received; no link, and no transfer from or to a KV tier, above capacity"),
         "tokens": _tokens(tables),
         "littles_law": _little(tables),
+        "agents": _entry(*families(tables), "sub-agents end before whom they work for; contexts grow by what is new; one call at a time"),
         "lives": _entry(*lives(tables), "engines work while their replica is ready, its stages follow each other, a GPU is one replica's"),
-    }
+    } | ({"sandboxes": _entry(*leases(tables), held)} if tables.meta.get("sandboxes") else {})
 
 
 def _entry(checked: int, faults: list[str], holds: str) -> Entry:

@@ -68,12 +68,12 @@ class Tables:
 
     @functools.cached_property
     def spare_copies(self) -> int:
-        """Failed requests whose caller had sent another copy, and got its answer from that one."""
+        """Failed requests whose answer nobody missed: their caller got it from another copy, or waited for others and had enough."""
         labels = self.result.tables["requests"].labels["reason"]
-        if not self.counts[FAILED] or "hedged" not in labels:
+        codes = [code for code, text in enumerate(labels) if text in ("hedged", "cancelled")]
+        if not self.counts[FAILED] or not codes:
             return 0
-        code = labels.index("hedged")
-        return sum(int((page["reason"] == code).sum()) for page in self.requests())
+        return sum(int(np.isin(page["reason"], codes).sum()) for page in self.requests())
 
     @functools.cached_property
     def losses(self) -> Losses:
@@ -84,6 +84,13 @@ class Tables:
         """Which replicas belong to pools of a role."""
         roles = {pool.name: pool.role for pool in self.result.scenario.cluster.pools}
         return np.array([roles[name] == role for name in self.pool_of_replica], dtype=bool)
+
+    @functools.cached_property
+    def brings(self) -> np.ndarray:
+        """Which replicas bring keys and values back from their host's memory or other lower tiers."""
+        pools = self.result.scenario.cluster.pools
+        names = {pool.name for pool in pools if pool.engine.kv_tiers or pool.engine.preemption_mode == "swap"}
+        return np.array([name in names for name in self.pool_of_replica], dtype=bool)
 
     @functools.cached_property
     def intervals(self) -> np.ndarray:

@@ -57,7 +57,8 @@ def idle(tables: Tables, gaps: Gaps) -> tuple[int, list[str]]:
     Returns the gaps looked at, and what is wrong.
 
     The time before the first stretch counts as a gap. The time after the last does not: a step that the end of the run cut is not recorded.
-    Failed requests are left out: what they were waiting for when they were called off is not recorded.
+    Failed requests are left out: what they were waiting for when they were called off is not recorded. So are those that the end of the run
+    cut off where keys and values come back from a lower tier or were swapped.
     """
     opens, closes = keys(gaps.replica, gaps.low + SLACK), keys(gaps.replica, gaps.high - SLACK)
     change, finished = np.zeros(len(opens) + 1, dtype="i8"), np.zeros(len(tables.replicas), dtype=bool)
@@ -96,6 +97,7 @@ def _stays(page: Page, moves: Moves | None, tables: Tables) -> tuple[list[Times]
     same way, from when to when prefill replicas held blocks of those they had handed on.
     """
     rows = np.flatnonzero((page["replica"] >= 0) & (page["status"] != REJECTED) & (page["status"] != FAILED))
+    rows = rows[(page["status"][rows] != UNFINISHED) | ~tables.brings[page["replica"][rows]]]
     rows = rows[by_replica(page["replica"][rows])]
     replica, since, until = page["replica"][rows], _sent(page, rows, tables), page["last_token"][rows]
     decodes, prefills = tables.in_role("decode"), tables.in_role("prefill")
@@ -135,15 +137,18 @@ def _failed(page: Page, prefills: np.ndarray, tables: Tables) -> list[Times]:
 
 def _sent(page: Page, rows: np.ndarray, tables: Tables) -> np.ndarray:
     """When requests were sent to their first replica: when they came, or when they were held no more."""
-    since, held = page["arrival"][rows], tables.result.tables.get("held")
-    if held is None or not len(held):
-        return since
-    order = np.lexsort((held["start"], held["request"]))
-    request, start, end = (held[name][order] for name in ("request", "start", "end"))
-    # A request may be held again, for a decode replica; the first time it was at the door.
-    at = np.minimum(np.searchsorted(request, page["request"][rows]), len(request) - 1)
-    was = (request[at] == page["request"][rows]) & (start[at] == since)
-    return np.where(was, end[at], since)
+    since = page["arrival"][rows]
+    for name in ("gate", "held"):
+        held = tables.result.tables.get(name)
+        if held is None or not len(held):
+            continue
+        order = np.lexsort((held["start"], held["request"]))
+        request, start, end = (held[name][order] for name in ("request", "start", "end"))
+        # A request may be held again, for a decode replica; the first time it was at the door.
+        at = np.minimum(np.searchsorted(request, page["request"][rows]), len(request) - 1)
+        was = (request[at] == page["request"][rows]) & (start[at] == since)
+        since = np.where(was, end[at], since)
+    return since
 
 
 def _covered(gaps: Gaps, waits: list[Times]) -> np.ndarray:

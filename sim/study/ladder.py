@@ -57,8 +57,9 @@ FACTORS = {
 
 
 class Ladder(NamedTuple):
-    """`rows`, one per step that is finished: its name, why, kept and folder, the figures above in seconds, tokens and dollars, spreads of
-    utilisation, factors. `wanted`: how many steps there are. `most`: the bound of the search for the smallest fleet, replicas of a pool.
+    """`rows`, one per step that is finished: its name, why, kept and folder, the figures above in seconds, tokens and dollars, what held
+    requests back on the fleet as written, spreads of utilisation, factors. `wanted`: how many steps there are. `most`: the bound of the
+    search for the smallest fleet, replicas of a pool.
     """
 
     scenario: Scenario
@@ -116,6 +117,7 @@ def figures(result: Result, fleet: Fleet | None) -> dict[str, Any]:
     audits = [one.summary["audit"] for one in (result, fleet.result if fleet else result)]
     return {
         **{name: _at(result.summary, path) for name, path in AS_WRITTEN.items()}, "spread_replicas": across, "spread_time": over_time,
+        "held_back": " ".join(reason["text"] for reason in result.summary["why"]) or None,
         "needed_replicas": sum(fleet.replicas) if fleet else None,
         **{f"needed_{name}": _at(fleet.result.summary, path) if fleet else None for name, path in NEEDED.items()},
         "audit_ok": all(entry["ok"] for audit in audits for entry in audit.values()),

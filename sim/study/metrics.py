@@ -17,13 +17,16 @@ import numpy as np
 from sim.core.request import COMPLETED, STATUSES
 from sim.spec.hardware import KINDS
 from sim.study.adapters import adapters
+from sim.study.agents import Crowd, agents
 from sim.study.attempts import attempts
 from sim.study.by_pool import by_pool
 from sim.study.carbon import CARBON
 from sim.study.cascade import cascade
 from sim.study.energy import ENERGY, Draw
+from sim.study.evals import evals
 from sim.study.facts import Tables
 from sim.study.gaps import Gaps
+from sim.study.gate import gate
 from sim.study.kv_waste import Waste
 from sim.study.measures import MEASURES
 from sim.study.metric import Metric
@@ -33,10 +36,12 @@ from sim.study.moved import moved
 from sim.study.network import network
 from sim.study.regions import regions
 from sim.study.result import Result
+from sim.study.sandboxes import sandboxes
 from sim.study.slo import LEVELS, request_limits
 from sim.study.spread import Spread, distribution
 from sim.study.starts import most_at_once, starts
 from sim.study.tiers import tiers
+from sim.study.tools import tools
 from sim.study.why import why
 
 
@@ -61,6 +66,11 @@ class Facts(Tables):
             late = [MEASURES[measure](page) > limit for measure, limit in limits.items()]
             total += int(((page["status"] == COMPLETED) & ~np.any(late, axis=0)).sum())
         return total
+
+    @functools.cached_property
+    def crowd(self) -> Crowd | None:
+        """The agents of the run, None where there are none."""
+        return Crowd(self) if len(self.result.tables.get("agents") or ()) else None
 
     @functools.cached_property
     def prompts(self) -> tuple[int, int, int]:
@@ -171,7 +181,10 @@ def _gpu_seconds(facts: Facts) -> float:
 
 
 metric("requests.arrived", "requests", "requests that reached the front door")(lambda facts: len(facts.result.tables["requests"]))
-ENDS = ("got their last token", "were turned away", "were lost after being accepted", "were cut off by the end of the run")
+ENDS = (
+    "got their last token", "were turned away", "were lost, or called off by their client, after being accepted",
+    "were cut off by the end of the run",
+)  # fmt: skip
 for _status, _doc in enumerate(ENDS):
     metric(f"requests.{STATUSES[_status]}", "requests", f"requests that {_doc}")(_count(_status))
 metric("ttft_s", "s", "arrival to first token, of completed requests")(_spread("ttft"))
@@ -277,7 +290,8 @@ METRICS |= {entry.name: entry for entry in (*COST, *ENERGY, *CARBON)}
 
 @metric("provenance.worst", "", "the weakest origin of any hardware figure used: judgement < datasheet < fitted < measured")
 def _worst(facts: Facts) -> Any:
-    kinds = [row["kind"] for pool in facts.meta["pools"] for row in pool["provenance"]]
+    parts = [*(pool["provenance"] for pool in facts.meta["pools"]), *facts.meta.get("provenance", {}).values()]
+    kinds = [row["kind"] for rows in parts for row in rows]
     return max(kinds, key=KINDS.index, default=None)
 
 
@@ -286,16 +300,25 @@ def _extrapolated(facts: Facts) -> Any:
     return any(pool["extrapolated"] for pool in facts.meta["pools"])
 
 
-@metric("provenance.extrapolations", "", "which, pool by pool")
+@metric("provenance.extrapolations", "", "which, each with the pools it is true of")
 def _extrapolations(facts: Facts) -> Any:
-    return [f"{pool['name']}: {text}" for pool in facts.meta["pools"] for text in pool["extrapolated"]]
+    names: dict[str, list[str]] = {}
+    for pool in facts.meta["pools"]:
+        for text in pool["extrapolated"]:
+            names.setdefault(text, []).append(pool["name"])
+    return [f"{', '.join(pools)}: {text}" for text, pools in names.items()]
 
 
 metric("pools", "", "the figures of each pool, where there are several; a request counts where it was served last")(by_pool)
 metric("scaling", "", "replicas that came and went: each stage of a start, GPU-hours by state, requests held; None: none could")(starts)
+metric("gate", "", "calls that a gate held back, as their programs were paused or new, and for how long; None: no gate")(gate)
 metric("regions", "", "by origin: requests, where they were served, the share served elsewhere, latency; None: no regions")(regions)
 metric("adapters", "", "low-rank adapters: how many were asked for, how often one was on the GPU, seconds waited for the others")(adapters)
 metric("network", "", "transfers by kind, the busiest links, the links that held transfers back; None: no network")(network)
 metric("cascade", "", "by caller's request: who answered, the share sent on, latency with verification, money, quality as given")(cascade)
 metric("calls", "", "by caller's call: answered or given up, latency with retries, attempts by kind and outcome, wasted work")(attempts)
+metric("agents", "", "by task: time, money, tokens, calls; where agents' time went, cache hits, amplification; None: no agents")(agents)
+metric("tools", "", "tool calls, in all and by tool: how long, shares of calls and of time, outcomes; None: no tools")(tools)
+metric("evals", "", "by evaluation: time until all, and until most, were done, where it went, samples, sandboxes; None: none")(evals)
+metric("sandboxes", "", "by pool: waits and boots, outcomes, occupancy, use of cores and memory, nodes and money; None: no pool")(sandboxes)
 metric("why", "", "what held requests back, each with the share of time behind it and a sentence; the GPUs, where nothing did")(why)

@@ -4,7 +4,7 @@ GPUs are paid for their time, used or not: reserved replicas all the time, wheth
 without a reservation, from when its GPUs were its own until it gave them back. Each pool's GPU money is divided between prompts and
 answers as its GPU-seconds in prefill and decode are (`sim.study.energy` says which is which), idle time in the same proportion, so that
 both sum to the whole; a pool that computed nothing is divided as the others together are. Storage is that of KV tiers rented by the
-gigabyte, egress what went over links between regions; both only with a price book.
+gigabyte, egress what went over links between regions; both only with a price book. CPU nodes of sandboxes are paid for their lives.
 """
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sim.spec.prices import BELOW
 from sim.study.energy import HOUR, gpu_hours, hours
 from sim.study.facts import Bins
 from sim.study.metric import Metric, ratio
+from sim.study.sandboxes import usd as sandboxes_usd
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
@@ -42,7 +43,9 @@ def paid(facts: Facts, name: str) -> Paid:
     price, beyond = (np.nan if pool[key] is None else pool[key] for key in ("price_per_hour", "beyond_price_per_hour"))
     kept = pool["reserved"]
     start = np.clip(facts.replicas["start"], facts.begin, facts.end)[mine]
-    marks = np.concatenate([start, start + facts.lifetimes[mine], [facts.begin, facts.end]])
+    # All pools end at one and the same time: a sum may round to just beyond it.
+    ends = np.minimum(start + facts.lifetimes[mine], facts.end)
+    marks = np.concatenate([start, ends, [facts.begin, facts.end]])
     change = np.concatenate([np.ones(len(start)), -np.ones(len(start)), [0.0, 0.0]])
     order = np.argsort(marks, kind="stable")
     there = np.cumsum(change[order])[:-1]
@@ -93,7 +96,7 @@ def _egress(facts: Facts) -> float:
 
 def usd(facts: Facts) -> float:
     """All that the run cost."""
-    return _gpus(facts) + _storage(facts) + _egress(facts)
+    return _gpus(facts) + _storage(facts) + _egress(facts) + sandboxes_usd(facts)
 
 
 def _hourly(facts: Facts) -> Any:
@@ -172,6 +175,8 @@ COST = (
     Metric("cost.usd_wasted", "USD", "of GPU time for requests that failed: prompts computed and tokens sent", _wasted),
     Metric("cost.usd_storage", "USD", "of KV tiers rented by the gigabyte, by the price book", _storage),
     Metric("cost.usd_egress", "USD", "of bytes sent between regions, by the price book", _egress),
+    Metric("cost.usd_sandboxes", "USD", "of the CPU nodes that sandboxes run on; None: no sandboxes",
+           lambda facts: sandboxes_usd(facts) if facts.meta.get("sandboxes") else None),
     Metric("cost.gpu_hours_by_hour", "GPU-h", "GPU-hours there were, by hour of the run's clock",
            lambda facts: gpu_hours(facts).sum(axis=0).tolist()),
     Metric("cost.usd_by_hour", "USD", "of the GPUs, by hour of the run's clock", usd_by_hour),

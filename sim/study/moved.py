@@ -18,13 +18,14 @@ def moved(facts: Facts) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     table = facts.result.tables.get("transfers")
-    pages = list(table.pages()) if table is not None else []
-    for code, kind in enumerate(table.labels["kind"] if table is not None else ()):
-        rows = [page["kind"] == code for page in pages]
-        if any(mask.any() for mask in rows):
-            sizes, waits = (
-                np.concatenate([column(page)[mask] for page, mask in zip(pages, rows, strict=True)])
-                for column in (lambda page: page["bytes"], lambda page: page["end"] - page["start"])
-            )
-            found[kind] = {"count": len(sizes), "bytes": float(sizes.sum()), "seconds": distribution(waits) if kind != "offload" else None}
+    if table is None:
+        return found
+    rows: dict[int, list[np.ndarray]] = {}
+    for page in table.pages():
+        kinds, both = page["kind"], np.stack([page["bytes"], page["end"] - page["start"]])
+        for code in np.unique(kinds).tolist():
+            rows.setdefault(code, []).append(both[:, kinds == code])
+    for code in sorted(rows):
+        kind, (sizes, waits) = table.labels["kind"][code], np.concatenate(rows[code], axis=1)
+        found[kind] = {"count": len(sizes), "bytes": float(sizes.sum()), "seconds": distribution(waits) if kind != "offload" else None}
     return found

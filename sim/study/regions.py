@@ -38,7 +38,7 @@ def regions(facts: Facts) -> dict[str, Any] | None:
             for number in np.unique(origin[done]).tolist():
                 times.setdefault((number, measure), []).append(seconds[done & (origin == number)])
     found = {}
-    for name in dict.fromkeys(origins):
+    for name in dict.fromkeys(origin for origin in origins if origin):
         number = names.index(name)
         served = counts[number, :-1]
         total = int(served.sum())

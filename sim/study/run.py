@@ -119,8 +119,9 @@ def _meta(world: World, said: list[str], spent: float) -> dict[str, Any]:
         "arrived": world.door.arrived,
         "arrivals_end": world.door.last_arrival,
         "closed_loop": all(workload.closed_loop for workload in world.workloads),
-        "remarks": [*(text for part in parts for text in assumptions.remarks(*part)), *said],
+        "remarks": [*(text for part in parts for text in assumptions.remarks(*part)), *assumptions.unpriced(scenario), *said],
         "pools": [assumptions.pool_facts(*part, longest, scenario) | {"replicas": most_replicas(replicas, part[0].name)}
                   for part in parts],
         **assumptions.site(scenario),
+        "sandboxes": assumptions.sandboxes(scenario, world.sandboxes.facts()),
     }

@@ -43,8 +43,8 @@ def _met(facts: Facts) -> Any:
 
 
 LEVELS = (
-    Metric("slo.attainment", "", "share of completed, rejected and failed requests within each measure's limit of the highest percentile",
-           _attainment),
+    Metric("slo.attainment", "", "share of completed, rejected and failed requests, spare copies of a hedge aside, within each measure's "
+           "limit of the highest percentile", _attainment),
     Metric("slo.goodput_requests_per_s", "requests/s", "requests within every such limit, over the span", _goodput),
     Metric("slo.target", "", "share of requests that must be within those limits: the attainment, else the lowest percentile", _target),
     Metric("slo.limits", "s", "each percentile limit: what was asked, what was measured over completed requests, and whether it holds",

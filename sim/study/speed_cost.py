@@ -167,8 +167,9 @@ def _one(key: str, point: Point) -> dict[str, Any]:
     summary = run(point.scenario).summary
     row = {name: _at(summary, path) for name, path in FIGURES.items()}
     user = 1.0 / row["tpot_mean"] if row["tpot_mean"] else None
-    ok = all(entry["ok"] for entry in summary["audit"].values())
-    return {"key": key, "concurrency": point.concurrency, "layout": point.layout, "tokens_per_s_per_user": user, **row, "audit_ok": ok}
+    ok, held = all(entry["ok"] for entry in summary["audit"].values()), " ".join(reason["text"] for reason in summary["why"])
+    return {"key": key, "concurrency": point.concurrency, "layout": point.layout, "tokens_per_s_per_user": user, **row, "held_back": held,
+            "audit_ok": ok}  # fmt: skip
 
 
 def _layouts(curve: Curve) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@
   never called overloaded.
 * `stable`: neither. In a closed loop callers wait for answers, arrivals slow down with service, and overload cannot occur.
 
-A backlog is of requests waiting for an engine. When instead the requests in service are still multiplying at the last arrival, the run was
-too short to judge, and the reason says so. The thresholds are judgement.
+A backlog is of requests waiting for an engine. When instead the requests in service still multiply at the last arrival, faster than they
+come, the run was too short to judge, and the reason says so. The thresholds are judgement.
 """
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def judge(tables: Tables) -> Verdict:
     if overload:
         return Verdict("overloaded", overload)
     queued = load.queued / arrived
-    too_long = f" But {load.too_long / arrived:.0%} of the requests were longer than any replica can hold." if load.too_long else ""
+    too_long = f" But {_share(load.too_long, arrived)} of the requests were longer than any replica can hold." if load.too_long else ""
     more = " Callers wait for their answers, so arrivals cannot outrun service." if closed else _filling(load)
     if queued > SHARE:
         longer = f"{queued:.0%} of the requests queued for longer than {_time(limit)}, at worst {_time(load.longest)}."
         return Verdict("backlogged", longer + _cause(load, closed) + more + too_long)
-    few = f"{queued:.1%} of the requests" if queued else "no request"
+    few = f"{_share(load.queued, arrived)} of the requests" if queued else "no request"
     return Verdict("stable", f"Service kept up with the arrivals: {few} queued for longer than {_time(limit)}." + more + too_long)
 
 
@@ -74,6 +74,7 @@ class Load:
     last: float
     waiting: Bins
     present: Bins
+    came: np.ndarray
     refused: Counter[str] = field(default_factory=Counter)
     too_long: int = 0
     called_off: int = 0
@@ -98,7 +99,7 @@ def _load(tables: Tables, limit: float) -> Load:
     first, last = tables.arrivals
     middle = (first + last) / 2
     edges = np.linspace(middle, last, 4)
-    load = Load(first, last, Bins(edges), Bins(edges))
+    load = Load(first, last, Bins(edges), Bins(edges), np.zeros(3))
     labels = tables.result.tables["requests"].labels["reason"]
     for page in tables.requests():
         begin, admitted, end = page["arrival"], page["admitted"], tables.admissions(page)
@@ -119,6 +120,7 @@ def _load(tables: Tables, limit: float) -> Load:
         load.admitted_late += int(((admitted > middle) & (admitted <= last)).sum())
         load.longest = max(load.longest, float((end - begin).max()))
         load.settled = max(load.settled, float(end.max()))
+        load.came += np.histogram(begin, edges)[0] if load.window > 0 else 0
         load.waiting.add(begin, end)
         load.present.add(begin, tables.departures(page))
     return load
@@ -166,13 +168,27 @@ def _drain(load: Load) -> float:
 
 
 def _filling(load: Load) -> str:
-    """A caution when requests in the system were still multiplying at the last arrival, by more than chance (three standard deviations)."""
+    """A caution when requests in the system were still multiplying at the last arrival, by more than chance (three standard deviations)
+    and faster than they came.
+    """
     if load.window <= 0:
         return ""
     early, _, late = load.present.means()
+    if late * load.came[0] <= GROWTH * early * load.came[2]:
+        return ""
     if late - early <= max((GROWTH - 1) * early, 3 * np.sqrt(late)):
         return ""
     return f" But requests in the system still grew, from {early:.0f} to {late:.0f}, when the traffic ended: run longer to see the level."
+
+
+def _share(part: int, whole: int) -> str:
+    """A share that is not nothing does not read as nothing.
+
+    >>> _share(30, 100), _share(3, 10_000), _share(1, 1_000_000)
+    ('30.0%', '0.03%', '0.0001%')
+    """
+    share = part / whole
+    return f"{share:.1%}" if share >= 0.001 else f"{float(f'{100 * share:.1g}'):.10f}".rstrip("0") + "%"
 
 
 def _cause(load: Load, closed: bool) -> str:

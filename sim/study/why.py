@@ -4,9 +4,10 @@ A reason is given only where the run's own records show it, and only from `SHARE
 
 * cold starts: requests that came while replicas were starting took longer to their first token than the rest, and what they took longer
   is a share of all that was waited for first tokens;
-* an autoscaler at its maximum: all the replicas it may have are ready, and requests queue;
-* placement: replicas wait for GPUs, none or not the right ones being free;
-* links: one carries all it can; of several, that on which transfers spent the most time;
+* an autoscaler at its maximum: all the replicas it may have are ready, and at each of them a request queues on average;
+* placement: replicas wait for GPUs, none or not the right ones being free, and as many requests queue as replicas are ready;
+* links: one carries all it can, and is the bottleneck of something that requests wait for; of several, that on which transfers spent the
+  most time. Deliveries of workloads are not waited for, and what goes to replicas that start only where the starts are;
 * hand-over of keys and values, of the time from arrivals to last tokens; ways between regions, of the time to first tokens;
 * attempts: retries and hedges beside first attempts;
 * queues at replicas, of the time from arrivals to last tokens: the KV cache is full, the batch is full, or prompts are being computed.
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sim.core.record import Table
-from sim.core.request import COMPLETED
+from sim.core.request import COMPLETED, FAILED
 from sim.study.facts import Tables
 from sim.study.measures import MEASURES
 from sim.study.starts import RISING
@@ -34,6 +35,7 @@ SHARE = 0.05
 SLOWER = 1.5
 FEW = 20
 FULL = 0.95  # of a replica's KV blocks
+STARTING = ("image", "weights")  # kinds of transfers that replicas wait for when they start
 
 
 class Reason(NamedTuple):
@@ -49,8 +51,9 @@ def why(facts: Facts) -> list[dict[str, Any]]:
     if facts.span <= 0 or not facts.work.busy:
         return []
     waits = _waits(facts)
+    cold = _cold(facts, waits)
     found = [reason for reason in (
-        _cold(facts, waits), *_bounds(facts), _placement(facts), _link(facts), _handed(facts, waits), _away(waits), _attempts(facts),
+        cold, *_bounds(facts), _placement(facts), _link(facts, cold is not None), _handed(facts, waits), _away(waits), _attempts(facts),
         _queues(facts, waits),
     ) if reason is not None and reason.share >= SHARE]  # fmt: skip
     # Rounded, for sums of shares depend on the order they are added in.
@@ -59,7 +62,8 @@ def why(facts: Facts) -> list[dict[str, Any]]:
 
 class Waits(NamedTuple):
     """Of completed requests: TTFTs (s) of those that came while replicas were starting, and of the rest; sums (s) of TTFT, of seconds
-    underway between regions, and from arrival to last token.
+    underway between regions, and from arrival to last token. `gave_up`: requests that failed without a first token, those of them that came
+    while replicas were starting first.
     """
 
     during: np.ndarray
@@ -67,25 +71,28 @@ class Waits(NamedTuple):
     ttft: float
     away: float
     e2e: float
+    gave_up: tuple[int, int]
 
 
 def _waits(facts: Facts) -> Waits:
     begin, end = spans(*_starting(facts))
     between = facts.away
-    during, rest, away, e2e = [], [], 0.0, 0.0
+    during, rest, away, e2e, gave_up = [], [], 0.0, 0.0, np.zeros(2, dtype=int)
     for page in facts.requests():
-        done = (page["status"] == COMPLETED) & ~np.isnan(page["first_token"])
-        arrival, ttft = page["arrival"][done], MEASURES["ttft"](page)[done]
+        told = ~np.isnan(page["first_token"])
+        done, lost = (page["status"] == COMPLETED) & told, (page["status"] == FAILED) & ~told
+        arrival, ttft = page["arrival"], MEASURES["ttft"](page)
         # Spans do not touch each other: the last that began before it is the only one it can be in.
         at = np.searchsorted(begin, arrival, side="right") - 1
         inside = (at >= 0) & (arrival < np.append(end, 0.0)[at])
-        during.append(ttft[inside])
-        rest.append(ttft[~inside])
+        during.append(ttft[done & inside])
+        rest.append(ttft[done & ~inside])
+        gave_up += np.array([(lost & inside).sum(), (lost & ~inside).sum()])
         replica = page["replica"][done]
         away += 2 * float(between[page["workload"][done], replica].sum())
         e2e += float(np.nansum(MEASURES["e2e"](page)[done]))
     first, second = np.concatenate(during), np.concatenate(rest)
-    return Waits(first, second, float(first.sum() + second.sum()), away, e2e)
+    return Waits(first, second, float(first.sum() + second.sum()), away, e2e, (int(gave_up[0]), int(gave_up[1])))
 
 
 def _starting(facts: Tables) -> tuple[np.ndarray, np.ndarray]:
@@ -118,10 +125,12 @@ def _cold(facts: Facts, waits: Waits) -> Reason | None:
     if slow < SLOWER * usual:
         return None
     share = (float(during.sum()) - len(during) * float(rest.mean())) / waits.ttft
+    here, lost = waits.gave_up[0], sum(waits.gave_up)
+    gone = f" {here:,} of the {lost:,} requests that were called off before a first token came then too." if here else ""
     text = (
-        f"Cold starts: {len(during) / (len(during) + len(rest)):.0%} of the requests came while replicas were starting, and 95% of them "
-        f"had a first token within {_time(slow)}, of the rest within {_time(usual)}. What they took longer is {share:.0%} of all time "
-        "to first tokens."
+        f"Cold starts: {len(during) / (len(during) + len(rest)):.0%} of the requests with an answer came while replicas were starting, and "
+        f"95% of them had a first token within {_time(slow)}, of the rest within {_time(usual)}. What they took longer is "
+        f"{share:.0%} of all time to first tokens.{gone}"
     )
     return Reason("cold_start", share, text + _slowest(facts))
 
@@ -146,16 +155,16 @@ def _bounds(facts: Facts) -> Iterator[Reason | None]:
     """Of each pool that is scaled."""
     table = _table(facts, "scaling")
     for pool in facts.result.scenario.cluster.pools:
-        if table is None or pool.autoscale is None or pool.autoscale.min == pool.autoscale.max:
+        if table is None or pool.autoscale is None or pool.autoscale.min == pool.autoscale.max or pool.name not in table.labels["pool"]:
             continue
-        mine = table["pool"] == table.label("pool", pool.name)
+        mine = table["pool"] == table.labels["pool"].index(pool.name)
         times, queued = table["time"][mine], table["queued"][mine]
         lasting = np.diff(times, append=facts.end)
         full = (table["ready"][mine] >= pool.autoscale.max) & (table["wanted"][mine] >= pool.autoscale.max)
         if not lasting[full].sum():
             continue
         there = float((queued * lasting)[full].sum() / lasting[full].sum())
-        if there < 1.0:
+        if there < pool.autoscale.max:
             continue
         share = float(lasting[full].sum()) / facts.span
         yield Reason("autoscaler_max", share, (
@@ -173,34 +182,49 @@ def _placement(facts: Facts) -> Reason | None:
     begin, end = spans(table["start"][waiting], until[waiting])
     share = float((end - begin).sum()) / facts.span
     looks = _table(facts, "scaling")
+    if looks is not None and not _queued(looks, begin, end):
+        return None
     stranded = float(looks["stranded"][looks["stranded"] > 0].mean()) if looks is not None and looks["stranded"].any() else 0.0
     what = f"while {stranded:.3g} GPUs on average were free, stranded where none of them fits" if stranded else "with none free"
     return Reason("placement", share, f"Placement: replicas waited for GPUs in {share:.0%} of the time, {what}.")
 
 
-def _link(facts: Facts) -> Reason | None:
-    """The link on which transfers spent the most time, of those that were full for long."""
+def _queued(looks: Table, begin: np.ndarray, end: np.ndarray) -> bool:
+    """Whether as many requests queued as replicas were ready, on average over what autoscalers saw in these intervals."""
+    at = np.searchsorted(begin, looks["time"], side="right") - 1
+    inside = (at >= 0) & (looks["time"] < np.append(end, 0.0)[at])
+    return bool(inside.any() and looks["queued"][inside].sum() >= max(1, looks["ready"][inside].sum()))
+
+
+def _link(facts: Facts, cold: bool) -> Reason | None:
+    """The link on which transfers spent the most time, of those that were full for long and that requests waited for; `cold`: they waited
+    for starts.
+    """
     links, flows = _table(facts, "links"), _table(facts, "flows")
     if links is None or flows is None:
         return None
-    names, bound = flows.labels["bound"], flows["bound"]
+    names, kinds, bound = flows.labels["bound"], flows.labels["kind"], flows["bound"]
+    deliveries = _table(facts, "deliveries")
+    others = [*(deliveries.labels["what"] if deliveries is not None else ()), *(() if cold else STARTING)]
+    awaited = ~np.isin(flows["kind"], [code for code, name in enumerate(kinds) if name in others])
+    waited = {names[code] for code in np.unique(bound[awaited])}
     took = np.nan_to_num(np.where(np.isnan(flows["end"]), facts.end, flows["end"]) - flows["start"])
     held = dict(zip(names, np.bincount(bound, took, len(names)).tolist(), strict=True))
     full = links["full"] / facts.span
     names_of = [links.labels["link"][code] for code in links["link"]]
-    long = [number for number in np.flatnonzero(full >= SHARE).tolist() if held.get(names_of[number], 0.0) > 0]
+    long = [number for number in np.flatnonzero(full >= SHARE).tolist() if names_of[number] in waited and held[names_of[number]] > 0]
     if not long:
         return None
     worst = max(long, key=lambda number: held[names_of[number]])
     name, kind = names_of[worst], links.labels["kind"][links["kind"][worst]]
     mine = bound == names.index(name)
-    spent = np.bincount(flows["kind"][mine], took[mine], len(flows.labels["kind"]))
+    spent = np.bincount(flows["kind"][mine], took[mine], len(kinds))
     most = int(spent.argmax())
     share = float(full[worst])
     return Reason("link", share, (
         f"A full link: {name} ({kind}) carried all it can in {share:.0%} of the time. It was the bottleneck of {int(mine.sum()):,} "
         f"transfers, of {_time(float(took[mine].mean()))} each on average, {spent[most] / spent.sum():.0%} of that time for "
-        f"{flows.labels['kind'][most]}."
+        f"{kinds[most]}."
     ))  # fmt: skip
 
 

@@ -311,7 +311,7 @@ class Attempts:
         prompt, output = call.lengths
         other = Request(-1, self._env._now, prompt, output, request.workload, request.session)
         other.service, other.priority, other.adapter, other.pause = request.service, request.priority, request.adapter, request.pause
-        other.content, other.reply = request.content, request.reply
+        other.content, other.reply, other.program, other.ahead = request.content, request.reply, request.program, request.ahead
         return other
 
     def _drawn(self, wait: Wait, what: str, call: Call, turn: int) -> float:

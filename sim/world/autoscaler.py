@@ -1,13 +1,14 @@
 """The autoscaler of one pool: looks at it every so often, asks its policy how many replicas there should be, and sees to it.
 
-A scrape costs what has changed: replicas that were idle all the time since the one before are only counted. Where a policy sees each
-replica by itself, all are looked at. What is seen of a replica in the middle of a stretch is what one event per step would show.
+A scrape costs what the policy sees. Where that is no more than requests, replicas are counted; where it is their blocks and busy time,
+those that were idle all the time since the scrape before are only counted; where it is each by itself, all are looked at. What is seen of
+a replica in the middle of a stretch is what one event per step would show.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.core.registry import AUTOSCALERS
 from sim.core.request import COMPLETED, Request
@@ -65,6 +66,18 @@ class Tally:
         return self._tpot / self._paces if self._paces else math.nan
 
 
+class Use(NamedTuple):
+    """What of `policy/scale/base.py`'s `Seen` takes a look into the replicas."""
+
+    kv: float
+    busy: float
+    kvs: tuple[float, ...] = ()
+    queues: tuple[int, ...] = ()
+
+
+UNSEEN = Use(math.nan, math.nan)
+
+
 class Scaler:
     """Watches one pool and scales it, as `options` say. Of a prefill pool, a request has ended when it is handed on."""
 
@@ -72,7 +85,7 @@ class Scaler:
         self._world, self._lifecycle, self._options = world, lifecycle, options
         self._policy: Autoscaler = AUTOSCALERS.make(options.policy)
         self._moves = lifecycle.pool.role == "prefill"
-        self._all = self._moves or self._policy.each_replica
+        self._sees = self._policy.sees
         self._before, self._flow, self._stuck = 0.0, 0, 0.0
         self.tally = Tally(request_limits(world.scenario.slo))
 
@@ -94,41 +107,46 @@ class Scaler:
         """The pool as it is now."""
         now, lifecycle, tally = self._world.env.now, self._lifecycle, self.tally
         ready, window = lifecycle.ready, now - self._before
-        busy = blocks = kv = 0.0
-        queued, queues, kvs = 0, [], []
-        counts = [life.engine.in_flight for life in ready]
-        touched, size = tally.touched, lifecycle.opened.memory.blocks
-        for count, life in zip(counts, ready, strict=True):
-            if not count and not self._all and life.index not in touched:
-                continue
+        in_flight = queued = 0
+        for life in ready:
             engine = life.engine
+            if engine.in_flight:
+                in_flight += engine.in_flight
+                queued += engine.queued
+        use = UNSEEN if self._sees == "counts" else self._use(window)
+        held = sum(fleet.holding for fleet in lifecycle.fleets)
+        flow = in_flight + sum(life.engine.in_flight for life in lifecycle.draining) + tally.gone + held
+        starting = sum(not life.spare for life in lifecycle.starting)
+        seen = Seen(
+            now, len(ready), starting, in_flight, queued, held, use.kv, use.busy, max(flow - self._flow, 0), tally.ended, tally.late,
+            tally.ttft, tally.tpot, use.kvs, use.queues,
+        )  # fmt: skip
+        self._before, self._flow = now, flow
+        tally.clear()
+        return seen
+
+    def _use(self, window: float) -> Use:
+        """The KV blocks in use now, and the share of the last `window` seconds spent in steps."""
+        ready, size, each = self._lifecycle.ready, self._lifecycle.opened.memory.blocks, self._sees == "replicas"
+        everywhere, touched = each or self._moves, self.tally.touched
+        busy = blocks = 0.0
+        kvs, queues = [], []
+        for life in ready:
+            engine = life.engine
+            count = engine.in_flight
+            if not count and not everywhere and life.index not in touched:
+                continue
             worked = engine.worked
             busy += worked - life.worked
             life.worked = worked
             used = engine.used if count or self._moves else 0
             blocks += used
-            if count:
-                queue = engine.queued
-                queued += queue
-            else:
-                queue = 0
-            if self._policy.each_replica:
-                queues.append(queue)
+            if each:
+                queues.append(engine.queued if count else 0)
                 kvs.append(used / size)
-        there = len(ready) * window
-        there -= sum(life.since - self._before for life in ready if life.since > self._before)
+        there = len(ready) * window - sum(life.since - self._before for life in ready if life.since > self._before)
         kv = blocks / size / len(ready) if ready else 0.0
-        held = sum(len(fleet.held) for fleet in lifecycle.fleets)
-        in_flight = sum(counts)
-        flow = in_flight + sum(life.engine.in_flight for life in lifecycle.draining) + tally.gone + held
-        starting = sum(not life.spare for life in lifecycle.starting)
-        seen = Seen(
-            now, len(ready), starting, in_flight, queued, held, kv, min(busy / there, 1.0) if there > 0 else 0.0,
-            max(flow - self._flow, 0), tally.ended, tally.late, tally.ttft, tally.tpot, tuple(kvs), tuple(queues),
-        )  # fmt: skip
-        self._before, self._flow = now, flow
-        tally.clear()
-        return seen
+        return Use(kv, min(busy / there, 1.0) if there > 0 else 0.0, tuple(kvs), tuple(queues))
 
     def _act(self, seen: Seen) -> None:
         lifecycle, options = self._lifecycle, self._options
@@ -143,7 +161,7 @@ class Scaler:
     def _hopeless(self) -> bool:
         """Whether requests are held and for days nothing has been done about it: the run would never end."""
         lifecycle, now = self._lifecycle, self._world.env.now
-        if lifecycle.ready or lifecycle.starting or not any(fleet.held for fleet in lifecycle.fleets):
+        if lifecycle.ready or lifecycle.starting or not any(fleet.holding for fleet in lifecycle.fleets):
             self._stuck = now
         return now - self._stuck > PATIENCE
 
@@ -158,7 +176,7 @@ class Scalers:
             for lifecycle in world.lifecycles if lifecycle.pool.autoscale is not None
         }  # fmt: skip
         if self._of or world.site is not None:
-            world.recorder.watch = self._left
+            world.recorder.watches.append(self._left)
 
     def start(self) -> None:
         """Set them going."""

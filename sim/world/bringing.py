@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from sim.core.errors import BadInput, Problem
 from sim.core.rng import Keyed
 from sim.physics.topology import Gpus, Memory, Path, Place, Store, label
 from sim.spec.scaling import NONE, ColdStart, Image, Spread, Weights
@@ -41,11 +40,10 @@ class Stage(NamedTuple):
 
 
 class Bringing:
-    """How replicas of one pool come up; `site` is None without a network. Raises BadInput, below `where`, for stores there are not."""
+    """How replicas of one pool come up; `site` is None without a network."""
 
-    def __init__(self, opened: Replicas, start: ColdStart, seed: int, site: Site | None, where: str):
+    def __init__(self, opened: Replicas, start: ColdStart, seed: int, site: Site | None):
         self._opened, self._start, self._site = opened, start, site
-        _check_stores(start, site, where)
         pool = opened.pool
         self._luck = {stage: Keyed(seed, f"start.{pool.name}.{stage}") for stage in ("provision", "image", "weights", "init", "capture")}
         self._cached: set[tuple[str, int]] = site.cached if site is not None else set()
@@ -119,18 +117,3 @@ class Bringing:
         path: Path = site.topology.path(source, target)
         cargo = Cargo(kind, label(source), label(target), size, limit=limit)
         return lambda done: site.network.send(cargo, path, done)
-
-
-def _check_stores(start: ColdStart, site: Site | None, where: str) -> None:
-    problems = []
-    for stage, store in (("image", start.image.store), ("weights", start.weights.store)):
-        if store is None:
-            continue
-        try:
-            if site is None:
-                raise BadInput(f"found '{store}', but there is no network; write cluster.network with this store, or a bandwidth instead")
-            site.topology.network.store(store)
-        except BadInput as error:
-            problems += [Problem(problem.message, f"{where}.start.{stage}.store") for problem in error.problems]
-    if problems:
-        raise BadInput(problems)

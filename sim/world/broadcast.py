@@ -1,11 +1,12 @@
 """One message to many places, handed on by those who have it: directly, down a tree, or along a chain, piece by piece.
 
-A place sends a piece on when it has all of it (store and forward); over one edge pieces go one after another. With n receivers, m pieces
-that take t seconds each over an edge, all edges alike, and every place sending and receiving at full speed at once:
+A place sends a piece on when it has all of it (store and forward); over one edge pieces go one after another, and nobody waits for one
+before he asks for the next: of an edge's latency, a later piece feels what is left since its sender got it. With n receivers, m pieces that
+take t seconds each over an edge, all edges alike and without latency, and every place sending and receiving at full speed at once:
 
     direct     n m t              the source sends to all at a time, each gets an n-th of its link
     tree       (d + m - 1) k t    full k-ary tree of depth d: a place sends to its k children at a time
-    binomial   d m t              d = ceil(log2(n + 1)) and one piece: who has the message sends it to one more, over and over
+    binomial   d m t              d = ceil(log2(n + 1)): who has the message sends it to one more, over and over
     pipeline   (n + m - 1) t      a chain: with many pieces the number of receivers hardly matters
 
 The last is the reason why weight syncs broadcast in a ring or chain of buckets (Patarasuk and Yuan 2009; van de Geijn and Watts 1997 for
@@ -60,6 +61,7 @@ class Broadcast:
             self._children[parent].append(child)
         self._in_turn = order.algorithm == "binomial"
         self._have = [len(self._pieces), *[0] * receivers]
+        self._got: list[list[float]] = [[] for _ in places]
         self._sending = [False] * len(places)
         self._missing = receivers
         names = [label(place) for place in places]
@@ -69,6 +71,7 @@ class Broadcast:
 
     def start(self) -> None:
         """Begin to send, at this instant."""
+        self._got[0] = [self._network.now] * len(self._pieces)
         if self._missing:
             self._pass_on(0)
         else:
@@ -77,22 +80,32 @@ class Broadcast:
     def _pass_on(self, sender: int) -> None:
         """Send what a place has to those who wait for it."""
         for child in self._children[sender]:
-            if not self._sending[child] and self._have[child] < self._have[sender]:
-                self._send(child)
+            self._offer(child)
             if self._in_turn and self._have[child] < len(self._pieces):
                 return
 
+    def _offer(self, child: int) -> None:
+        if not self._sending[child] and self._have[child] < self._have[self._parents[child]]:
+            self._send(child)
+
     def _send(self, child: int) -> None:
         self._sending[child] = True
-        cargo = self._cargo[child]._replace(size=self._pieces[self._have[child]])
-        self._network.send(cargo, self._paths[child], lambda: self._arrived(child))
+        number, path = self._have[child], self._paths[child]
+        if number and path.latency:
+            left = self._got[self._parents[child]][number] + path.latency - self._network.now
+            path = path._replace(latency=max(left, 0.0))
+        self._network.send(self._cargo[child]._replace(size=self._pieces[number]), path, lambda: self._arrived(child))
 
     def _arrived(self, child: int) -> None:
         self._sending[child] = False
         self._have[child] += 1
+        self._got[child].append(self._network.now)
         if self._have[child] == len(self._pieces):
             self._missing -= 1
-        self._pass_on(self._parents[child])
+        if self._in_turn:
+            self._pass_on(self._parents[child])
+        else:
+            self._offer(child)
         self._pass_on(child)
         if not self._missing:
             self._done()

@@ -144,7 +144,7 @@ class Chain:
         """A request with the same prompt, perhaps followed by its answer, for another service: its model itself, no adapter of it."""
         prompt = request.prompt + (request.output if answer else 0)
         other = Request(-1, self._env.now, prompt, output, request.workload, request.session)
-        other.service, other.priority, other.content = service, request.priority, request.content
+        other.service, other.priority, other.content, other.program = service, request.priority, request.content, request.program
         if not answer:
             other.reply = request.reply
         elif request.reply:

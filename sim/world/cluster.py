@@ -1,15 +1,15 @@
 """The world of one run: replicas behind a front door, and the clock they share. Workloads see it through a `Client` each."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from simpy import Event, Process
 
 from sim.core.content import Content
-from sim.core.errors import BadInput, Problem
-from sim.core.registry import ADMISSIONS, ROUTERS, WORKLOADS
+from sim.core.errors import BadInput, Problem, did_you_mean
+from sim.core.registry import ADMISSIONS, GATES, ROUTERS, WORKLOADS
 from sim.core.request import Request
 from sim.core.rng import Draws, Keyed, stream
 from sim.core.transfer import Transfer
@@ -19,19 +19,25 @@ from sim.spec.scenario import Scenario
 from sim.world.adapters import Wanted
 from sim.world.attempts import Attempts
 from sim.world.autoscaler import Scalers
-from sim.world.cascade import Chain
+from sim.world.cascade import Chain, Step
 from sim.world.clock import Clock
 from sim.world.deliveries import Deliveries
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
 from sim.world.fleet import Fleet
 from sim.world.front_door import FrontDoor, Service
+from sim.world.gate import Gated
 from sim.world.lifecycle import Life, Lifecycle, write
 from sim.world.outlook import Outlook
 from sim.world.recorder import Recorder
 from sim.world.replicas import Replicas
+from sim.world.sandboxes.all import Sandboxes, ports
+from sim.world.sandboxes.lease import Ask
 from sim.world.site import Site
 from sim.world.ways import Ways
+
+# Sessions that one workload may have; numbers of different ones do not meet.
+SESSIONS = 10**9
 
 
 class World:
@@ -49,32 +55,38 @@ class World:
         self._fleets: dict[tuple[str, ...], Fleet] = {}
         self.outlook = Outlook(self.env, scenario)
         network = scenario.cluster.network
-        self.site = None if network is None else Site(self.env, network, self.recorder.tables)
+        self.site = None if network is None else Site(self.env, network, self.recorder.tables, ports(scenario.cluster.sandboxes))
         self.lives: list[Life] = []
         self.pool_of: list[Lifecycle] = []
         self.lifecycles: list[Lifecycle] = []
-        for number in range(len(scenario.cluster.pools)):
-            self._open(number)
+        _each(self._open, range(len(scenario.cluster.pools)))
+        _each(Lifecycle.begin, self.lifecycles)
         self.workloads = [WORKLOADS.make(options) for options in scenario.workloads]
         admission = scenario.cluster.admission["kind"], self._seeded("admission", ADMISSIONS.make(scenario.cluster.admission))
         names = self._names()
         wanted = [workload.model if workload.sends else None for workload in self.workloads]
-        ways = Ways(scenario, [opened.pool for opened in self.lifecycles], wanted, names)
+        self._homes()
+        models = [workload.models if workload.sends else {} for workload in self.workloads]
+        ways = Ways(scenario, [opened.pool for opened in self.lifecycles], wanted, names, models)
         self._unasked = ways.unasked()
         self._regions(ways)
         services = [self._service(wanted) for wanted in ways.services]
         record = self.recorder.rejected, self.recorder.failed, self.recorder.tables["held"]
         self.door = FrontDoor(self.env, services, admission, self.engines, record)
-        self.chains = {number: Chain(self, names[number], steps) for number, steps in ways.chains.items()}
+        self.chains = {number: self._chain(number, names[number], steps) for number, steps in ways.chains.items()}
         self.attempts = {number: self._attempts(number, name) for number, name in enumerate(names) if self.workloads[number].client}
         self.deliveries: Deliveries | None = None
         if self.site is not None:
             self.deliveries = Deliveries(self.env, self.site, self.lifecycles, self.recorder.tables["deliveries"])
         self._adapters: dict[str, int] = {}
+        self._others = ways.others
         self._clients = [Client(self, (number, name), ways.services[number]) for number, name in enumerate(names)]
+        self.closing: list[Callable[[], None]] = []
         self._drivers: list[Process] = []
         self._scalers = Scalers(self)
         self._stopped: float | None = None
+        self.sandboxes = Sandboxes(self.env, scenario.cluster.sandboxes, scenario.seed, self.recorder.tables, self.over)
+        self.sandboxes.open(None if self.site is None else (self.site.network, self.site.topology), names)
 
     def rng(self, name: str) -> np.random.Generator:
         return stream(self.scenario.seed, name)
@@ -98,6 +110,7 @@ class World:
         drives = [workload.drive(client) for client, workload in zip(self._clients, self.workloads, strict=True)]
         self._drivers = [self.env.process(drive) for drive in drives]
         self._scalers.start()
+        self.sandboxes.start()
         if self.site is not None:
             for driver in self._drivers:
                 assert driver.callbacks is not None
@@ -117,12 +130,14 @@ class World:
         The run ends with its last request, on a network with its last answer, or where it was stopped when there is more to come.
         """
         recorder = self.recorder
-        recorder.watch = None
-        last = recorder.last if self._stopped is None else self._stopped
+        recorder.watches.clear()
+        last = max(recorder.last, self.sandboxes.last) if self._stopped is None else self._stopped
         self.end = last if self.over() else min(self.env.now, self.scenario.duration or self.env.now)
         for engine in self.engines:
             for request in engine.settle():
                 recorder.unfinished(request)
+        for close in self.closing:
+            close()
         for way in (*self.chains.values(), *self.attempts.values()):
             way.close()
         for request in self.door.close():
@@ -130,6 +145,7 @@ class World:
         if self.site is not None and self.deliveries is not None:
             self.deliveries.close()
             self.site.network.close(self.end)
+        self.sandboxes.close(self.end)
         write(self, self.end)
 
     def over(self) -> bool:
@@ -166,12 +182,12 @@ class World:
         self.models.append(opened.model)
         self.memories.append(opened.memory)
         self.lifecycles.append(Lifecycle(self, number, opened))
-        self.lifecycles[number].begin()
 
     def _regions(self, ways: Ways) -> None:
         """Tell requests and their answers how far they travel."""
         everywhere = tuple(opened.pool.name for opened in self.lifecycles)
-        reached = [everywhere if number in ways.chains else ways.services[number] for number in range(len(self.workloads))]
+        wide = {*ways.chains, *(number for number, _ in ways.others)}
+        reached = [everywhere if number in wide else ways.services[number] for number in range(len(self.workloads))]
         self.outlook.measure([workload.region if workload.sends else None for workload in self.workloads], reached)
         if self.outlook.travels:
             self.recorder.away = self.outlook.away(self.engines)
@@ -191,9 +207,22 @@ class World:
             name = "router" if not self._fleets else f"router.{len(self._fleets)}"
             router = self._seeded(name, ROUTERS.make(self.scenario.cluster.router))
             self._fleets[key] = Fleet([member.opened.limit for member in members], router, self.outlook.look)
+            if self.outlook.ranked:
+                self._fleets[key].rank(router)
+            if self.scenario.cluster.gate is not None:
+                gate = Gated(self.env, self._fleets[key], GATES.make(self.scenario.cluster.gate), self.recorder.tables["gate"])
+                self._fleets[key].gate = gate
+                self.recorder.watches.append(gate.ended)
             for member in members:
                 member.join(self._fleets[key])
         return self._fleets[key]
+
+    def _chain(self, number: int, name: str, steps: list[Step]) -> Chain:
+        """A workload's way through a cascade. Raises BadInput when its requests may be called off."""
+        if self.workloads[number].programs:
+            message = "its requests would go through a cascade, whose stages nobody calls off; name the pool or model that agents ask"
+            raise BadInput([Problem(message, f"workloads.{number}.model")])
+        return Chain(self, name, steps)
 
     def _attempts(self, number: int, name: str) -> Attempts:
         """What stands between the callers of a workload and the front door. Raises BadInput when that is a cascade already."""
@@ -201,6 +230,17 @@ class World:
             message = "its requests go through a cascade, whose stages nobody calls off or asks for again; leave out client or the cascade"
             raise BadInput([Problem(message, f"workloads.{number}.client")])
         return Attempts(self, name, self.workloads[number].client)
+
+    def _homes(self) -> None:
+        """Raises BadInput when workloads ask for pools of sandboxes that there are not."""
+        known, problems = [pool.name for pool in self.scenario.cluster.sandboxes], []
+        for number, workload in enumerate(self.workloads):
+            for where, name in (workload.sandboxes if workload.sends else {}).items():
+                if name not in known:
+                    near = did_you_mean(name, known) if known else "cluster.sandboxes has none"
+                    problems.append(Problem(f"no pool of sandboxes is named '{name}'; {near}", f"workloads.{number}.{where}"))
+        if problems:
+            raise BadInput(problems)
 
     def _names(self) -> list[str]:
         """Each workload's name: the one it asks for, or its kind and how many of that kind came before it."""
@@ -211,6 +251,10 @@ class World:
                 raise BadInput([Problem(f"another workload is named '{name}' already; names must differ", f"workloads.{number}")])
             self.recorder.tables["requests"].label("workload", name)
         return names
+
+    def service(self, number: int, model: str) -> int:
+        """The service of the front door for one of a workload's further models."""
+        return self._others[number, model]
 
     def adapters(self, number: int, name: str, pools: Sequence[str]) -> Wanted | None:
         """Which adapters the requests of a workload ask for; None: none. Raises BadInput when one of their pools serves no adapters."""
@@ -238,7 +282,7 @@ class World:
 class Client:
     """The world as one workload sees it; its random streams are its own."""
 
-    __slots__ = ("_adapters", "_number", "_prefix", "_priority", "_world", "call", "env", "keys", "name", "submit")
+    __slots__ = ("_adapters", "_named", "_number", "_prefix", "_priority", "_tables", "_world", "call", "env", "keys", "name", "submit")
 
     def __init__(self, world: World, who: tuple[int, str], pools: Sequence[str]):
         self._world = world
@@ -246,12 +290,46 @@ class Client:
         door = world.attempts.get(number) or world.chains.get(number, world.door)
         self.env, self.submit, self.call, self.keys = world.env, door.submit, door.call, world.keys
         self._adapters = world.adapters(number, name, pools)
+        self._tables, self._named = world.recorder.tables, number * SESSIONS
         workload = world.workloads[number]
         self._priority, length = workload.priority, workload.shared_prefix
         self._prefix = Content((self.keys(1),), (length,), length) if length else None
 
     def rng(self, name: str) -> np.random.Generator:
         return self._world.rng(f"{self.name}.{name}")
+
+    def number(self) -> int:
+        """A number for a session or an agent that none of another workload has: they count from a billion times the workload's own."""
+        self._named += 1
+        return self._named - 1
+
+    def service(self, model: str) -> int:
+        """The `service` of requests that ask for one of the workload's further `models`."""
+        return self._world.service(self._number, model)
+
+    def cancel(self, request: Request, reason: str = "cancelled") -> None:
+        """The request is not wanted any more: it leaves, wherever it is, and fails for that reason, unless it has ended."""
+        self._world.door.cancel(request, reason)
+
+    def note(self, table: str, row: tuple[Any, ...]) -> None:
+        """Add a row to a table of facts: something has happened, so that the run goes on at least to now."""
+        self._tables[table].append(row)
+        recorder = self._world.recorder
+        recorder.last = max(recorder.last, self.env._now)
+
+    def label(self, table: str, column: str, text: str) -> int:
+        """The code of a category of a table of facts."""
+        return self._tables[table].label(column, text)
+
+    def sandbox(self, pool: str, image: int = 0) -> Ask:
+        """Ask for a sandbox of a pool; `image` numbers what it is for, such as a task. The event succeeds with a `Lease` when it is ready,
+        or with a `Refusal`. Raises BadInput when there is no such pool.
+        """
+        return self._world.sandboxes.ask(pool, image, (self._number, self.name))
+
+    def closing(self, call: Callable[[], None]) -> None:
+        """Have something done when the clock has stopped."""
+        self._world.closing.append(call)
 
     def transfer(self, order: Transfer) -> Event:
         """Move bytes over the network; the event succeeds when all receivers have them. Raises BadInput without a network."""
@@ -273,3 +351,15 @@ class Client:
         if self._adapters is not None:
             self._adapters.put_on(request)
         return request
+
+
+def _each(do: Callable[[Any], None], items: Iterable[Any]) -> None:
+    """Do it for every item. Raises BadInput with what is wrong with any of them."""
+    problems: list[Problem] = []
+    for item in items:
+        try:
+            do(item)
+        except BadInput as error:
+            problems += error.problems
+    if problems:
+        raise BadInput(problems)

@@ -18,7 +18,7 @@ from sim.physics.base import Cost, Work
 from sim.physics.step import EngineStep
 from sim.physics.topology import Gpus, Topology
 from sim.policy.place.base import Slot
-from sim.spec.scenario import Parallel
+from sim.spec.layout import Parallel
 
 if TYPE_CHECKING:
     from sim.world.engine import Engine
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 
 class Congestion:
-    """The step model of one replica, `engine`, on the steps of `model`. Each stretch that is slowed down has a row in `record`."""
+    """The step model of one replica, `engine`, while other traffic is there; else it has `model` itself, as at the beginning. Each stretch
+    that is slowed down has a row in `record`.
+    """
 
     def __init__(self, env: Environment, index: int, model: EngineStep, record: Table):
         self._env, self._index, self._model, self._record = env, index, model, record
@@ -38,26 +40,21 @@ class Congestion:
         """From now on flows take this share of a link of its collectives."""
         self._share = share
         assert self.engine is not None
+        self.engine.model = self if share else self._model
         self.engine.poke()
 
     def step(self, work: Work) -> Cost:
         cost = self._model.step(work)
-        if not self._share:
-            return cost
         more = self._more(cost.network)
         return cost._replace(seconds=cost.seconds + more, network=cost.network + more)
 
     def line(self, decoders: int, held: int) -> tuple[float, float, int]:
         seconds, slope, steps = self._model.line(decoders, held)
-        if self._share:
-            seconds += self._more(self._model.network(decoders, ()))
-        return seconds, slope, steps
+        return seconds + self._more(self._model.network(decoders, ())), slope, steps
 
     def mixed(self, decoders: int, held: int, chunks: Sequence[tuple[Request, int]]) -> float:
         seconds = self._model.mixed(decoders, held, chunks)
-        if self._share:
-            seconds += self._more(self._model.network(decoders, [(n, request.computed) for request, n in chunks]))
-        return seconds
+        return seconds + self._more(self._model.network(decoders, [(n, request.computed) for request, n in chunks]))
 
     def _more(self, network: float) -> float:
         """Seconds that a step takes longer, of which so many are collectives."""

@@ -28,7 +28,8 @@ class Deliveries:
 
     def begin(self, workload: str, order: Transfer) -> Event:
         """Do what a workload asks for; the event returned succeeds with the bytes that every receiver has then got. Replicas that are not
-        ready now take no part, and where there is nobody to send or to receive nothing is moved.
+        ready now take no part, those that go meanwhile stay in it to the end, and where there is nobody to send or to receive nothing is
+        moved.
         """
         if order.size is None:
             order = order._replace(size=self._weights(order))
@@ -42,7 +43,10 @@ class Deliveries:
             self._write(number, self._env.now)
             done.succeed(order.size if receivers else 0.0)
 
-        Broadcast((self._site.network, self._site.topology), [*senders, *receivers], order, complete).start()
+        if receivers:
+            Broadcast((self._site.network, self._site.topology), [*senders, *receivers], order, complete).start()
+        else:
+            complete()
         return done
 
     def close(self) -> None:

@@ -29,7 +29,6 @@ class Engine(Members):
         "_decode",
         "_idle",
         "_lookahead",
-        "_model",
         "_note",
         "_pairs",
         "_ring",
@@ -39,6 +38,7 @@ class Engine(Members):
         "_ticket",
         "_tokens",
         "admit",
+        "model",
         "rested",
     )
 
@@ -48,7 +48,7 @@ class Engine(Members):
     ):  # fmt: skip
         stretches, stalls, ended = record
         super().__init__(env, index, kv, policy, (stalls, ended))
-        self._model = model
+        self.model = model
         self._lookahead = self._limits.lookahead
         self._note = stretches.add
         self.admit = self._decode = True
@@ -179,7 +179,7 @@ class Engine(Members):
         elif group.count:
             # A step that preempted admits nobody; the next one may.
             steps = group.fits(self.kv.free, group.until_finish()) if self.admit and not self._fresh else 1
-            self._step_seconds, slope, most = self._model.line(group.count, group.held)
+            self._step_seconds, slope, most = self.model.line(group.count, group.held)
             if self.adapters is not None:
                 self._step_seconds += self.adapters.seconds((), self.prefilling, True)
             if self._extra:
@@ -214,6 +214,8 @@ class Engine(Members):
             return []
         while True:
             chunks, preempt, self._decode = self._batcher.plan(self, self.kv, self._limits, self._start)
+            if self.moves is not None and (preempt or not (chunks or self.running or self.loading)) and self.moves.yields():
+                continue
             if not preempt:
                 break
             for request in preempt:
@@ -232,7 +234,7 @@ class Engine(Members):
             pairs += n * (request.computed + (n + 1) / 2)
         self._tokens, self._pairs = tokens, pairs
         group = self._group
-        seconds = self._model.mixed(group.count, group.held, chunks) if self._decode else self._model.mixed(0, 0, chunks)
+        seconds = self.model.mixed(group.count, group.held, chunks) if self._decode else self.model.mixed(0, 0, chunks)
         return seconds if self.adapters is None else seconds + self.adapters.seconds(chunks, self.prefilling, self._decode)
 
     def _wait(self, seconds: float) -> None:
@@ -243,10 +245,7 @@ class Engine(Members):
     def _cut(self, more: int) -> None:
         """End the stretch with the step in flight, or so many steps later."""
         now = self._env._now
-        steps = self._steps_by(now, math.ceil)
-        if steps < 1:
-            steps = 1
-        steps += more
+        steps = (self._steps_by(now, math.ceil) or 1) + more
         if steps < self._steps:
             self._steps = steps
             left = self._start + self._lasts(steps) - now
@@ -266,21 +265,21 @@ class Engine(Members):
         return near if abs(steps - near) < 1e-9 else whole(steps)
 
     def _commit(self) -> None:
-        now = self._env._now
+        now, group, chunks = self._env._now, self._group, self._chunks
         self._advance(now)
-        group = self._group
         if group.finish and group.finish[0][0] <= group.step:
             for request in group.finished():
                 request.last = now
                 self._leave(request)
             self._spare()
-        for request, tokens in self._chunks:
-            request.computed += tokens
-            if request.computed == request.prompt + request.generated:
-                self._emit(request, now)
-            elif request not in self.prefilling:
-                self.prefilling.append(request)
-        self._chunks = []
+        if chunks:
+            for request, tokens in chunks:
+                request.computed += tokens
+                if request.computed == request.prompt + request.generated:
+                    self._emit(request, now)
+                elif request not in self.prefilling:
+                    self.prefilling.append(request)
+            self._chunks = []
 
     def _advance(self, now: float) -> None:
         """Every decoder gets the stretch's tokens; the stretch is recorded."""

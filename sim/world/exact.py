@@ -201,6 +201,8 @@ class ExactEngine:
         self.order_of.at(self.made)
         while True:
             chunks, preempt, decode = self.batcher.plan(self, self.kv, self.limits, self.env.now)
+            if self.moves is not None and (preempt or not (chunks or self.running or self.loading)) and self.moves.yields():
+                continue
             if not preempt:
                 break
             for request in preempt:

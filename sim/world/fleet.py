@@ -8,12 +8,17 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim.core.request import Request
 from sim.policy.route.base import Router, View
+from sim.policy.route.least_loaded import LeastLoaded
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
+from sim.world.ranking import Ranked, Ranking
+
+if TYPE_CHECKING:
+    from sim.world.gate import Gated
 
 INDEX = attrgetter("index")
 
@@ -32,7 +37,7 @@ class Fleet:
     """`limits` gives for each pool the longest request a replica of it can hold, in tokens, and the name of what limits it.
 
     `engines` are the replicas that take requests now, in order of their indices; `held` are requests that wait for one. `look` gives what
-    the router sees of a replica; None: the engine itself.
+    the router sees of a replica; None: the engine itself. `gate` says which programs may send to them; None: all.
     """
 
     def __init__(self, limits: Sequence[tuple[int, str]], router: Router, look: Callable[[Engine | ExactEngine], View] | None = None):
@@ -40,11 +45,18 @@ class Fleet:
         self._look = look
         self._views: list[Any] = self.engines if look is None else []
         self.held: deque[Held] = deque()
+        self.gate: Gated | None = None
         self.longest, self.limit = max(limits)
         self._router = router
         self._shortest = min(limit for limit, _ in limits)
         self._by_index: dict[int, Engine | ExactEngine] = {}
         self._room: dict[int, int] = {}
+        self._ranking: Ranking | None = None
+
+    def rank(self, router: LeastLoaded) -> None:
+        """Spare the router of this fleet, all of `Ranked` engines, asking every one."""
+        self._ranking = Ranking()
+        router.rank(self._views, self._ranking.first)
 
     def add(self, engine: Engine | ExactEngine, limit: int) -> None:
         """A replica takes requests from now on, up to so many tokens each."""
@@ -52,6 +64,8 @@ class Fleet:
         if self._look is not None:
             insort(self._views, self._look(engine), key=INDEX)
         self._by_index[engine.index], self._room[engine.index] = engine, limit
+        if self._ranking is not None and isinstance(engine, Ranked):
+            self._ranking.add(engine)
 
     def remove(self, engine: Engine | ExactEngine) -> None:
         """A replica takes no more."""
@@ -59,6 +73,8 @@ class Fleet:
         if self._look is not None:
             self._views = [view for view in self._views if view.index != engine.index]
         del self._by_index[engine.index], self._room[engine.index]
+        if self._ranking is not None and isinstance(engine, Ranked):
+            self._ranking.remove(engine)
 
     def able(self, length: int) -> Sequence[View]:
         """What is seen of the replicas that can hold a request of so many tokens, prompt and output."""
@@ -73,6 +89,11 @@ class Fleet:
             return None
         request.replica = picked
         return self._by_index[picked]
+
+    @property
+    def holding(self) -> int:
+        """Requests that wait for a replica, or for a gate to let their programs go on."""
+        return len(self.held) + (self.gate.holding if self.gate is not None else 0)
 
     def send_held(self) -> list[Held]:
         """Send on what is held and can go now, in order; returns it."""

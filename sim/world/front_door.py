@@ -1,9 +1,9 @@
 """Where requests come in: numbered, turned away or let in, and sent to a replica of the model they ask for.
 
 A request that no replica could ever hold is turned away first (`max_model_len`, `kv_capacity`), then the admission policy is asked, then
-the router. While no replica is ready for it a request that was admitted is held. Whoever is turned away gets a row with the reason. Where
-prefill and decode have replicas of their own, a prompt goes to a prefill replica unless it is short, and from there to a decode replica,
-chosen when its first token is out.
+the router. While no replica is ready for it a request that was admitted is held, and while a gate has paused its program. Whoever is turned
+away gets a row with the reason. Where prefill and decode have replicas of their own, a prompt goes to a prefill replica unless it is short,
+and from there to a decode replica, chosen when its first token is out.
 """
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from simpy import Environment, Event
 from sim.core.record import Table
 from sim.core.request import Request
 from sim.policy.admit.base import Admission
-from sim.policy.route.base import View
 from sim.policy.route.least_loaded import IN_FLIGHT
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
@@ -72,19 +71,26 @@ class FrontDoor:
         views = fleet.able(length)
         if not self._admission.admit(request, views, now):
             self._rejected(request, self._kind)
-        elif views:
-            self._send(request, fleet, views, avoid)
-        else:
-            fleet.held.append(Held(request, length, now, lambda request: self._send(request, fleet, fleet.able(length), avoid), True))
+        elif fleet.gate is None or fleet.gate.passes(request, lambda request: self._send(request, fleet, length, avoid)):
+            self._send(request, fleet, length, avoid)
 
-    def _send(self, request: Request, fleet: Fleet, views: Sequence[View], avoid: Collection[int]) -> None:
+    def _send(self, request: Request, fleet: Fleet, length: int, avoid: Collection[int]) -> None:
+        """Send it to a replica, once there is one."""
+        views, gate = fleet.able(length), fleet.gate
+        if not views:
+            fleet.held.append(Held(request, length, self._env._now, lambda request: self._send(request, fleet, length, avoid), True))
+            return
+        if gate is not None:
+            views = gate.narrowed(request, views)
         if avoid:
             views = [view for view in views if view.index not in avoid] or views
         engine = fleet.pick(request, views)
         if engine is None:
             self._rejected(request, "router")
-        else:
-            engine.submit(request)
+            return
+        engine.submit(request)
+        if gate is not None:
+            gate.sent(request)
 
     def successor(self, request: Request, found: Callable[[Request, Engine | ExactEngine], None]) -> None:
         """Call `found` with the decode replica for a request that a prefill replica is done with, at once or when there is one."""
@@ -113,7 +119,8 @@ class FrontDoor:
         items = [item for fleet in self._fleets() for item in fleet.held]
         for item in items:
             self._held.append((item.request.id, item.since, math.nan))
-        return [item.request for item in items if item.fresh]
+        held = [request for fleet in self._fleets() if fleet.gate is not None for request in fleet.gate.close()]
+        return [item.request for item in items if item.fresh] + held
 
     def _fleets(self) -> list[Fleet]:
         return list(dict.fromkeys(fleet for service in self._services for fleet in (service.entry, service.decode) if fleet is not None))
@@ -124,8 +131,9 @@ class FrontDoor:
             return
         request.reason = reason
         if request.replica < 0:
-            held = next(item for fleet in self._fleets() for item in [fleet.let_go(request)] if item is not None)
-            self._held.append((request.id, held.since, self._env._now))
+            if not any(fleet.gate.let_go(request) for fleet in self._fleets() if fleet.gate is not None):
+                held = next(item for fleet in self._fleets() for item in [fleet.let_go(request)] if item is not None)
+                self._held.append((request.id, held.since, self._env._now))
             self._failed(request, reason)
             return
         self._engines[request.replica].cancel(request)

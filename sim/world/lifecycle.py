@@ -71,12 +71,15 @@ class Lifecycle:
         self._free: list[int] = []
         self._count = 0
         self._site = world.site
-        self._bringing = Bringing(opened, self.pool.start or ColdStart(), world.scenario.seed, world.site, f"cluster.pools.{number}")
+        self._bringing = Bringing(opened, self.pool.start or ColdStart(), world.scenario.seed, world.site)
 
     # -- the beginning ------------------------------------------------------------
     def begin(self) -> None:
         """The replicas of the beginning. Raises BadInput when one fits nowhere."""
         cold = self.pool.start is not None and self.pool.start.cold
+        if self._site is not None and (why := self._site.never(self._site.wanted(self.pool))):
+            message = f"no replica of pool {self.pool.name} fits, though all hosts are free: {why}"
+            raise BadInput([Problem(message, f"cluster.pools.{self._number}")])
         for number in range(self.pool.replicas + self.pool.warm):
             life = self._new(number >= self.pool.replicas)
             if self._site is not None and not self._site.take(life.index, self._site.wanted(self.pool)):
@@ -240,6 +243,7 @@ class Lifecycle:
 
     def _end(self, life: Life) -> None:
         life.state, life.end = GONE, self._world.env.now
+        self.opened.gone(life.index)
         if self._site is not None:
             self._site.give(life.index)
         elif life.place >= 0:

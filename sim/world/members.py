@@ -136,12 +136,13 @@ class Members:
             self.adapters.leave(request)
 
     def _leave(self, request: Request) -> None:
-        self._left(request)
+        if self._meter is not None or self.adapters is not None:
+            self._left(request)
         (self.moves or self.kv).drop(request)
         del self.running[request.order]
         request.order = -1
         self.in_flight -= 1
-        self._ended(request.unpadded())
+        self._ended(request if request.asked is None else request.unpadded())
 
     def _preempt(self, request: Request) -> None:
         """Make room: drop the cache or swap it out, keep the tokens, go to the head of the queue."""

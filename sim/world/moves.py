@@ -104,6 +104,10 @@ class Moves:
         if self.keeper is not None:
             self.keeper.due(now)
 
+    def yields(self) -> bool:
+        """Whether something that was kept from all others has been let go, as the engine could not go on."""
+        return self.keeper is not None and self.keeper.yields()
+
     def drop(self, request: Request) -> None:
         """A request has its last token: its blocks are given back, but for what is kept for its session."""
         (self.keeper or self._kv).drop(request)

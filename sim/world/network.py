@@ -101,9 +101,9 @@ class Network:
         self._armed: int | None = None
         self._last = 0.0
         self._settling = False
-        self._watchers: list[tuple[tuple[int, ...], Callable[[float], None]]] = []
+        self._watchers: dict[int, tuple[tuple[int, ...], Callable[[float], None]]] = {}
         self._watched: dict[int, list[int]] = {}
-        self._said: list[float] = []
+        self._said: dict[int, float] = {}
 
     def send(self, cargo: Cargo, path: Path, done: Callable[[], None]) -> int:
         """Move `cargo` along `path`: the first byte moves `path.latency` from now, and `done` is called on a whole nanosecond when the last
@@ -121,6 +121,11 @@ class Network:
             self._begin(number)
         return number
 
+    @property
+    def now(self) -> float:
+        """Seconds on the clock."""
+        return self._env.now
+
     def fair(self, path: Path, priority: int = 0) -> float:
         """Bytes/s that one more flow of weight 1 would get at least, now: its even part of each link, lower priorities apart."""
         ranks = [shares for rank, shares in self._shares.ranks if rank >= priority]
@@ -136,17 +141,27 @@ class Network:
             self._turn(self._env.now)
             self._end(self._streams[flow], math.nan)
 
-    def watch(self, links: Sequence[int], changed: Callable[[float], None]) -> None:
+    def watch(self, links: Sequence[int], changed: Callable[[float], None]) -> int:
         """Call `changed(share)` whenever the largest share of capacity that flows take of any of these links changes; it begins at 0.
 
-        Beside n flows one more gets at least its fair part, so the share is at most n / (n + 1).
+        Beside n flows one more gets at least its fair part, so the share is at most n / (n + 1). Returns the number of the watcher.
         """
+        self._version += 1
+        number = self._version
         for link in links:
-            self._watched.setdefault(link, []).append(len(self._watchers))
-        self._watchers.append((tuple(links), changed))
-        self._said.append(0.0)
+            self._watched.setdefault(link, []).append(number)
+        self._watchers[number], self._said[number] = (tuple(links), changed), 0.0
         self._shares.watch(links)
         self._later()
+        return number
+
+    def unwatch(self, number: int) -> None:
+        """Tell a watcher no more."""
+        links, _ = self._watchers.pop(number)
+        del self._said[number]
+        for link in links:
+            self._watched[link].remove(number)
+        self._shares.unwatch([link for link in links if not self._watched[link]])
 
     def close(self, end: float) -> None:
         """Record the flows still under way as cut off at `end`, or the last end of a flow if that is later, and what the links carried."""

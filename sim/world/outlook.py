@@ -17,15 +17,20 @@ from sim.spec.scenario import Pool, Scenario
 from sim.world.block_events import BlockEvents
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
+from sim.world.ranking import Ranked
 from sim.world.reports import OldView, Reports, Rhythm
 from sim.world.seen import About, Seen, SeenExact
 
 # A pool that has no weight gets the tokens per second that a replica decodes for so many requests, or all it may run, of so many tokens.
 DECODERS, HELD = 64, 1024
+# Replicas from which on a ranking is cheaper than asking all of them.
+LARGE = 100
 
 
 class Outlook:
-    """One for a world. `travels`: requests come from regions, so that some are on their way for a while."""
+    """One for a world. `travels`: requests come from regions, so that some are on their way for a while. `ranked`: whoever has the fewest
+    requests is asked for so often, among so many, that there is a ranking.
+    """
 
     def __init__(self, env: Environment, scenario: Scenario):
         self._env, cluster = env, scenario.cluster
@@ -34,14 +39,19 @@ class Outlook:
         self._views = cluster.views
         self._rhythm = Rhythm(env, cluster.views) if cluster.views is not None else None
         self._blocks = BlockEvents(env, self._rhythm) if "blocks" in asked else None
-        self._wide = bool(asked - {"load"}) or cluster.views is not None or self.travels
+        self._wide = bool(asked - {"load", "nothing"}) or cluster.views is not None or self.travels
         self._away: dict[str, dict[int, float]] = {pool.region: {} for pool in cluster.pools}
         self._scenario = scenario
+        most = sum(pool.autoscale.max if pool.autoscale is not None else pool.replicas for pool in cluster.pools)
+        plain = not self._wide and not any(pool.engine.exact_steps for pool in cluster.pools)
+        self.ranked = plain and most >= LARGE and cluster.router["kind"] == "least_loaded"
 
     def kind(self, exact: bool) -> type[Engine] | type[ExactEngine]:
         """What engines are made of."""
         if self._wide:
             return SeenExact if exact else Seen
+        if self.ranked:
+            return Ranked
         return ExactEngine if exact else Engine
 
     def show(self, engine: Engine | ExactEngine, pool: Pool, model: EngineStep) -> None:

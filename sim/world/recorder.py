@@ -32,7 +32,7 @@ class Recorder:
 
     `overheads` are what a request spends outside its engine, (seconds, seconds per prompt token), an entry per replica and one for none
     (-1): an answer comes that much later. What the engine does is not touched: a delay that is much the same for all moves arrivals and
-    answers, not their order. `watch`, where somebody has set it, is told of each request that ends, and how; `away` says
+    answers, not their order. `watches` are told of each request that ends, and how; `away` says
     how long its answer travels back.
     """
 
@@ -41,7 +41,7 @@ class Recorder:
         self.tables: dict[str, Table] = tables()
         self._requests, self._stretches = self.tables["requests"], self.tables["stretches"]
         self.overheads: list[tuple[float, float]] = [(0.0, 0.0)]
-        self.watch: Callable[[Request, int], None] | None = None
+        self.watches: list[Callable[[Request, int], None]] = []
         self.away: Callable[[Request], float] | None = None
         self.ended = 0
         self.last = 0.0
@@ -86,8 +86,8 @@ class Recorder:
     def _end(self, request: Request, status: int, reason: int) -> None:
         self.ended += 1
         self._stretches.trim()
-        if self.watch is not None:
-            self.watch(request, status)
+        for watch in self.watches:
+            watch(request, status)
         overhead = self.overhead(request)
         common = min(request.cached, request.content.common) if request.content is not None else 0
         self._requests.append((

@@ -29,7 +29,7 @@ from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
 from sim.world.link import Link
 from sim.world.moves import Moves
-from sim.world.retention import Hold, Keeper
+from sim.world.retention import Hold, Keeper, Name
 from sim.world.roads import Roads, handoff
 from sim.world.site import Site
 from sim.world.tier_links import TierLinks
@@ -62,8 +62,9 @@ class Replicas:
         self._loras = LoraCost(architecture, chip, pool) if options.lora else None
         speeds = _speeds(pool, world.scenario.cluster.network)
         self._recovery = _recovery(pool, self.memory, self.model, self._limits, speeds, where)
-        self._kept: dict[int, list[Hold]] = {}
+        self._kept: dict[Name, list[Hold]] = {}
         self._congestions: dict[int, Congestion] = {}
+        self._watchers: dict[int, int] = {}
         # The last token's keys and values are never computed, so a cache of n tokens holds a request of n + 1.
         room = self.memory.blocks * options.block_size + 1
         self.limit = (self._longest, "max_model_len") if self._longest <= room else (room, "kv_capacity")
@@ -73,8 +74,8 @@ class Replicas:
         world, pool, options, tables = self._world, self.pool, self.pool.engine, self._world.recorder.tables
         policy = _batcher(world, pool), self._limits, self._law
         record = tables["stretches"], tables["stalls"], world.recorder.left
-        kind, model = world.outlook.kind(options.exact_steps), self._congested(index)
-        engine = kind(world.env, index, model, _cache(pool, self.memory, self._longest, self._recovery), policy, record)
+        kind = world.outlook.kind(options.exact_steps)
+        engine = kind(world.env, index, self.model, _cache(pool, self.memory, self._longest, self._recovery), policy, record)
         if pool.role != "both" or options.preemption_mode == "swap" or options.kv_tiers or options.retention["kind"] != "lru":
             engine.moves = _moves(world, pool, self.memory, engine.kv)
             if world.site is not None:
@@ -82,10 +83,12 @@ class Replicas:
             if isinstance(engine.kv, Radix) and options.retention["kind"] != "lru":
                 keeper = Keeper(world.env, RETENTIONS.make(options.retention), engine.kv, self._recovery, self._kept)
                 engine.moves.keeper, keeper.engine = keeper, engine
+                policy[0].order.keeps(keeper.until)
         if self._loras is not None and options.lora is not None:
             engine.adapters = Adapters(options.lora, self._loras, self.model.queries, (index, tables["adapters"]))
-        if isinstance(model, Congestion):
-            model.engine = engine
+        if world.site is not None and pool.parallel.gpus > 1:
+            self._congestions[index] = congestion = Congestion(world.env, index, self.model, tables["slowdowns"])
+            congestion.engine = engine
         return engine
 
     def placed(self, index: int) -> None:
@@ -94,15 +97,12 @@ class Replicas:
         if site is not None and congestion is not None:
             found = links(site.topology, site.places[index], self.pool.parallel, self.model.llm.moe_layers > 0)
             if found:
-                site.network.watch(found, congestion.changed)
+                self._watchers[index] = site.network.watch(found, congestion.changed)
 
-    def _congested(self, index: int) -> EngineStep | Congestion:
-        """The step model of a replica."""
-        if self._world.site is None or self.pool.parallel.gpus == 1:
-            return self.model
-        record = self._world.recorder.tables["slowdowns"]
-        congestion = self._congestions[index] = Congestion(self._world.env, index, self.model, record)
-        return congestion
+    def gone(self, index: int) -> None:
+        """A replica makes no more steps: nothing slows it down."""
+        if self._world.site is not None and index in self._watchers:
+            self._world.site.network.unwatch(self._watchers.pop(index))
 
     def _over_network(self, site: Site, moves: Moves, engine: Engine | ExactEngine) -> None:
         """Have what a replica moves go over the network."""

@@ -19,6 +19,9 @@ from sim.policy.retain._history import History
 from sim.policy.retain.base import Retention, State
 from sim.world.timer import GRID, Timer
 
+# A session's workload and its number there.
+Name = tuple[int, int]
+
 
 class Planner(Protocol):
     """An engine, as the keeper of its caches sees it."""
@@ -29,22 +32,27 @@ class Planner(Protocol):
 
 
 class Hold(NamedTuple):
-    """What is kept: `owner` keeps it since `begin`, as number `ticket`, up to `leaf`; then it may be moved down."""
+    """What is kept: `owner` keeps it since `begin`, as number `ticket`, up to `leaf`; then it may be moved down. Where it is kept firmly,
+    `came` is when the first call of its program to end here had arrived, s; NaN: it is not.
+    """
 
     owner: Keeper
     ticket: int
     begin: float
     leaf: Node
     offload: bool
+    came: float
 
 
 class Session:
-    """A session as one replica knows it: `calls` made there, when the last one ended, and how many of its tokens were cached then."""
+    """A session as one replica knows it: `calls` made there, when the last one ended, how many of its tokens were cached then, and until
+    when they were to be kept.
+    """
 
-    __slots__ = ("calls", "ended", "tokens")
+    __slots__ = ("calls", "ended", "tokens", "until")
 
     def __init__(self) -> None:
-        self.calls, self.tokens, self.ended = 0, 0, math.nan
+        self.calls, self.tokens, self.ended, self.until = 0, 0, math.nan, -math.inf
 
 
 class Keeper:
@@ -54,11 +62,12 @@ class Keeper:
     in between counts as kept up to then. The `engine` is set once it exists.
     """
 
-    def __init__(self, env: Environment, policy: Retention, kv: Radix, costs: Costs, holds: dict[int, list[Hold]]):
+    def __init__(self, env: Environment, policy: Retention, kv: Radix, costs: Costs, holds: dict[Name, list[Hold]]):
         self._env, self._policy, self._kv, self._costs, self._holds = env, policy, kv, costs, holds
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[Name, Session] = {}
         self.engine: Planner | None = None
         self._history = History()
+        self._came: dict[Name, float] = {}
         self._due: list[tuple[float, int, int, Hold]] = []
         self._held: dict[int, Hold] = {}
         self._tickets = self._level = self.peak = 0
@@ -70,26 +79,29 @@ class Keeper:
         if request.session < 0:
             self._kv.drop(request)
             return
-        session = self._sessions.setdefault(request.session, Session())
+        name = request.workload, request.session
+        session = self._sessions.setdefault(name, Session())
         session.calls += 1
         if request.pause != request.pause:
             self._history.finished(session.calls)
             self._release(request)
-            del self._sessions[request.session]
+            del self._sessions[name]
             self._kv.drop(request)
             return
         session.ended, session.tokens = self._env.now, request.computed
         fate = self._policy.decide(request, self._state(request))
+        session.until = _on_grid(session.ended + fate.keep) if fate.keep > 0.0 else -math.inf
         if fate.keep <= 0.0 and not fate.offload:
             self._kv.drop(request)
             return
-        leaf = self._kv.retain(request)
+        leaf = self._kv.withhold(request) if fate.firm else self._kv.retain(request)
         if leaf is not None:
             self._tickets += 1
-            hold = Hold(self, self._tickets, session.ended, leaf, fate.offload)
+            came = self._came.setdefault(request.task, request.arrival) if fate.firm else math.nan
+            hold = Hold(self, self._tickets, session.ended, leaf, fate.offload, came)
             self._held[hold.ticket] = hold
             if fate.keep > 0.0:
-                self._holds.setdefault(request.session, []).append(hold)
+                self._holds.setdefault(name, []).append(hold)
                 self._until(hold, self._env.now + fate.keep)
             else:
                 self._end(hold)
@@ -98,7 +110,7 @@ class Keeper:
     def admitted(self, request: Request) -> None:
         """A request takes blocks for the first time: what was kept for its session has served."""
         self._release(request)
-        session = self._sessions.get(request.session)
+        session = self._sessions.get((request.workload, request.session))
         if session is None or not session.ended < request.arrival:
             return
         self._history.paused(request.arrival - session.ended)
@@ -106,6 +118,26 @@ class Keeper:
             self._history.missed(self._env.now - request.arrival)
         session.ended = math.nan
         self._note()
+
+    def until(self, request: Request) -> float:
+        """Until when the cache of the request's session, as its last call here left it, is to be kept, s; minus infinity: it is not."""
+        session = self._sessions.get((request.workload, request.session))
+        return session.until if session is not None else -math.inf
+
+    def give_up(self, name: Name) -> None:
+        """A session will not be let in for a while: what is kept for it, wherever it is, goes the way it would when its time is over."""
+        for hold in self._holds.pop(name, ()):
+            if hold.ticket in hold.owner._held:
+                hold.owner._until(hold, self._env.now)
+
+    def yields(self) -> bool:
+        """The engine cannot go on as it is: let go of what is kept firmly for the program that came last; False: there is nothing."""
+        firm = [hold for hold in self._held.values() if hold.came == hold.came]
+        if not firm:
+            return False
+        self._end(max(firm, key=lambda hold: (hold.came, hold.ticket)))
+        self._note()
+        return True
 
     def due(self, now: float) -> None:
         """Let go of what was kept up to now."""
@@ -119,6 +151,8 @@ class Keeper:
     def close(self, end: float) -> tuple[int, float]:
         """The run, or the replica's life, is over at `end`: the most blocks kept at a time, and block-seconds. Asked again, the same."""
         if self._closed is None:
+            while self.yields():
+                pass
             self._closed = self.peak, self.block_seconds + self._level * max(end - self._since, 0.0)
         return self._closed
 
@@ -131,7 +165,8 @@ class Keeper:
 
     def _release(self, request: Request) -> None:
         """End what was kept for the request's session before it came, wherever it is."""
-        holds = self._holds.get(request.session)
+        name = request.workload, request.session
+        holds = self._holds.get(name)
         if holds is None:
             return
         for hold in holds:
@@ -139,15 +174,15 @@ class Keeper:
                 hold.owner._until(hold._replace(offload=False), self._env.now)
         later = [hold for hold in holds if hold.begin >= request.arrival]
         if later:
-            self._holds[request.session] = later
+            self._holds[name] = later
         else:
-            del self._holds[request.session]
+            del self._holds[name]
 
     def _until(self, hold: Hold, at: float) -> None:
         if at == math.inf:
             return
         # Between two steps of whichever engine keeps it, never at the end of one.
-        ends = (round(at / GRID) + 1) * GRID
+        ends = _on_grid(at)
         heappush(self._due, (ends, hold.ticket, len(self._due), hold))
         Timer(self._env, ends - self._env.now, hold.ticket, self._ring)
 
@@ -162,7 +197,7 @@ class Keeper:
 
     def _end(self, hold: Hold) -> None:
         del self._held[hold.ticket]
-        self._kv.let_go(hold.leaf)
+        (self._kv.release if hold.came == hold.came else self._kv.let_go)(hold.leaf)
         if hold.offload and isinstance(self._kv, Tiered):
             self._kv.offload(hold.leaf)
 
@@ -170,3 +205,8 @@ class Keeper:
         now, kept = self._env.now, self._kv.kept
         self.block_seconds += self._level * (now - self._since)
         self._since, self._level, self.peak = now, kept, max(self.peak, kept)
+
+
+def _on_grid(at: float) -> float:
+    """The first whole nanosecond at least half of one after a time; infinity stays."""
+    return (round(at / GRID) + 1) * GRID if at < math.inf else at

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from sim.core.request import Request
 from sim.physics.topology import Gpus, Memory, Place, Store, label
-from sim.spec.scenario import Disaggregation, Parallel
+from sim.spec.layout import Parallel
+from sim.spec.scenario import Disaggregation
 from sim.spec.tiers import KvTier
 from sim.world.network import Cargo
 from sim.world.site import Site

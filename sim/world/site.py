@@ -5,7 +5,7 @@ one may go before a large one that fits nowhere yet. GPUs are a replica's from i
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from simpy import Environment
@@ -23,13 +23,13 @@ from sim.world.network import Network
 
 
 class Site:
-    """`places` has the GPUs of each replica that has or had any, by index. `cached` holds (what, host) for what hosts keep for the next
-    start.
+    """`ports` are links beside those of the topology, numbered after them. `places` has the GPUs of each replica that has or had any, by
+    index. `cached` holds (what, host) for what hosts keep for the next start.
     """
 
-    def __init__(self, env: Environment, wanted: spec.Network, tables: dict[str, Table]):
+    def __init__(self, env: Environment, wanted: spec.Network, tables: dict[str, Table], ports: Sequence[topology.Link] = ()):
         self.topology = topology.build(wanted)
-        self.network = Network(env, self.topology.links, tables)
+        self.network = Network(env, [*self.topology.links, *ports], tables)
         self.places: dict[int, tuple[Slot, ...]] = {}
         self.cached: set[tuple[str, int]] = set()
         self._placer: Placer = PLACERS.make(wanted.placement)
@@ -89,6 +89,10 @@ class Site:
     def why(self, wanted: Wanted) -> str:
         """Why a replica fits nowhere, per kind of host."""
         return why(wanted, self._hosts)
+
+    def never(self, wanted: Wanted) -> str:
+        """Why a replica would fit nowhere even if no other stood here, per kind of host; empty when it would fit."""
+        return why(wanted, [host._replace(free=tuple(range(host.gpus))) for host in self._hosts])
 
     def stranded(self) -> int:
         """Free GPUs that no replica that waits can use."""

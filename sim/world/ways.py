@@ -6,7 +6,7 @@ through the next one that starts where it leads.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sim.core.errors import BadInput, Problem, did_you_mean
 from sim.core.rng import Keyed
@@ -21,10 +21,14 @@ class Ways:
     """`services` are the pools of each workload, by name, and then those of later stages and of judges; `chains` the steps of those
     workloads, by number, whose requests go through a cascade.
 
-    `wanted` and `names` are what each workload asks for (None: it sends no requests), and its name. Raises BadInput with all that is wrong.
+    `wanted` and `names` are what each workload asks for (None: it sends no requests), and its name; `models` what else it asks for, by the
+    key that says so. `others` are the numbers of those services, by workload and model. Raises BadInput with all that is wrong.
     """
 
-    def __init__(self, scenario: Scenario, pools: Sequence[Pool], wanted: Sequence[str | None], names: Sequence[str]):
+    def __init__(
+        self, scenario: Scenario, pools: Sequence[Pool], wanted: Sequence[str | None], names: Sequence[str],
+        models: Sequence[Mapping[str, str]] = (),
+    ):  # fmt: skip
         self._pools, self._model, self._seed = pools, scenario.model, scenario.seed
         self._cascades = scenario.cluster.cascades
         self._names = names
@@ -36,9 +40,12 @@ class Ways:
         self.services: list[Pools] = [
             everybody if model is None else self._first(model, f"workloads.{number}.model") for number, model in enumerate(wanted)
         ]
+        asked = [(number, model, where) for number, more in enumerate(models) for where, model in more.items()]
+        others = [self._serving(model, f"workloads.{number}.{where}") for number, model, where in asked]
         self._silent = {number for number, model in enumerate(wanted) if model is None}
         if self._problems:
             raise BadInput(self._problems)
+        self.others = {(number, model): self._add(pools) for (number, model, _), pools in zip(asked, others, strict=True)}
         self.chains: dict[int, list[Step]] = {}
         for number in range(len(wanted)):
             if wanted[number] is None:

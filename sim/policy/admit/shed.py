@@ -56,6 +56,8 @@ class Shed:
             if limit.priority in seen:
                 yield f"limits.{number}.priority", f"priority {limit.priority} has a limit already (limits.{seen[limit.priority]})"
             seen.setdefault(limit.priority, number)
+        if all(limit.queue is None and limit.in_flight is None and limit.kv is None for limit in limits):
+            yield "limits", "found no limit, so that nobody is ever turned away; give queue, in_flight or kv"
         ordered = sorted(range(len(limits)), key=lambda number: limits[number].priority)
         for low, high in pairwise(ordered):
             for name in ("queue", "in_flight", "kv"):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ from sim.policy.route.base import View
 @dataclasses.dataclass
 class TokenBucket:
     """Admit what the bucket can pay. `unit` is what a request costs: one, or its prompt and output tokens."""
+
+    sees: ClassVar[str] = "nothing"
 
     rate: Annotated[float, Field(gt=0)]
     burst: Annotated[float, Field(gt=0)]

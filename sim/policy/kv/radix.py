@@ -188,6 +188,14 @@ class Radix:
             self._release(leaf)
         return leaf
 
+    def withhold(self, request: Request) -> Node | None:
+        """`drop`, but what can be found again stays held until `release`. Returns what to release; None: nothing."""
+        return self._finish(request)
+
+    def release(self, leaf: Node) -> None:
+        """What was withheld is held no more."""
+        self._release(leaf)
+
     def let_go(self, leaf: Node) -> None:
         """What was retained waits for eviction like all else, as if it had been given back now."""
         node = leaf

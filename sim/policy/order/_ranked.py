@@ -6,18 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
+from typing import Any
 
 from sim.core.request import Request
 
-Entry = tuple[float, float, int, Request]
+Rank = float | tuple[float, ...]
+Entry = tuple[Any, float, int, Request]
 
 
 class Ranked:
-    """`rank(request)` is a number; the `Waiting` of the orders whose keys stand still."""
+    """`rank(request)` is a number, or several of which the first decides; the `Waiting` of the orders whose keys stand still."""
 
     __slots__ = ("_heap", "_rank")
 
-    def __init__(self, rank: Callable[[Request], float]):
+    def __init__(self, rank: Callable[[Request], Rank]):
         self._rank = rank
         self._heap: list[Entry] = []
 
@@ -59,6 +61,6 @@ def in_order(heap: list[Entry]) -> Iterator[Request]:
                 heappush(edge, (heap[child], child))
 
 
-def last(rank: Callable[[Request], float], running: dict[int, Request]) -> Request:
+def last(rank: Callable[[Request], Rank], running: dict[int, Request]) -> Request:
     """Whom a rank would serve last: the highest, of equals the one that came last."""
     return max(running.values(), key=lambda request: (rank(request), request.arrival, request.id))

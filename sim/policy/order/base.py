@@ -8,6 +8,7 @@ before the next one. An order whose keys grow while requests wait therefore read
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from sim.core.request import Request
@@ -38,6 +39,10 @@ class Order(Protocol):
 
     def seed(self, draws: Draws) -> None:
         """Take what luck the order needs; all replicas get the same."""
+        return
+
+    def keeps(self, until: Callable[[Request], float]) -> None:
+        """Take a way to ask until when the engine keeps a cache for the session of a request, s; never called where nothing is kept."""
         return
 
     def at(self, step: int) -> None:

@@ -1,7 +1,9 @@
 """What becomes of a request's cache when it has ended and its session is expected to ask again.
 
 Blocks that are kept are free all the same: they are used up after all others, those kept longest first, so that keeping never delays or
-preempts a request. A policy is asked once, when a request ends; its answer holds until the session's next request is admitted.
+preempts a request. Unless they are kept firmly: then they are not free, others wait for room, and only when an engine could not go on, or
+would have to preempt a request, those of the program that came last are let go. A policy is asked once, when a request ends; its answer
+holds until the session's next request is admitted.
 """
 from __future__ import annotations
 
@@ -27,10 +29,13 @@ class State(NamedTuple):
 
 
 class Fate(NamedTuple):
-    """Keep for so many seconds (0: not at all; infinite: until it is asked for), then `offload`: move to the nearest tier."""
+    """Keep for so many seconds (0: not at all; infinite: until it is asked for), then `offload`: move to the nearest tier. `firm`: nobody
+    else gets the blocks meanwhile.
+    """
 
     keep: float
     offload: bool = False
+    firm: bool = False
 
 
 LET_GO = Fate(0.0)

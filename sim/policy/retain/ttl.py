@@ -20,24 +20,31 @@ from sim.policy.retain.base import LET_GO, Fate, State
 
 @dataclasses.dataclass
 class Ttl:
-    """`seconds`: a fixed time to live; without it Continuum's rule decides, which trusts what it saw from `min_samples` pauses on."""
+    """`seconds`: a fixed time to live; without it Continuum's rule decides, which trusts what it saw from `min_samples` pauses on. `firm`:
+    the blocks are pinned, as there: others wait rather than use them up.
+    """
 
     offloads: ClassVar[bool] = False
 
     seconds: Annotated[Seconds, Field(gt=0)] | None = None
     min_samples: Annotated[int, Field(ge=1, le=512)] = 100
+    firm: bool = False
 
     def decide(self, request: Request, state: State) -> Fate:
+        return Fate(keep, firm=self.firm) if (keep := self._keep(state)) > 0.0 else LET_GO
+
+    def _keep(self, state: State) -> float:
+        """The time to live."""
         if self.seconds is not None:
-            return Fate(self.seconds)
+            return self.seconds
         history = state.history
         worth = history.queueing * history.eta + min(state.recompute, state.reload)
         pauses = history.pauses
         if len(pauses) < self.min_samples:
-            return Fate(math.log(worth)) if worth > 1.0 else LET_GO
+            return math.log(worth) if worth > 1.0 else 0.0
         best, gain = 0.0, 0.0
         for number, pause in enumerate(pauses, 1):
             if number / len(pauses) * worth - pause > gain:
                 best, gain = pause, number / len(pauses) * worth - pause
         # Up to the next whole millisecond: whoever comes back after exactly that pause is in time, whatever the rounding.
-        return Fate((math.floor(best * 1e3) + 1) / 1e3) if best else LET_GO
+        return (math.floor(best * 1e3) + 1) / 1e3 if best else 0.0

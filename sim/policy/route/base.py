@@ -2,7 +2,7 @@
 
 A view shows what a front door knows without asking: how many requests it has sent there that have not ended, and how many of them wait.
 A router that reads more says so by an attribute `sees`: "state" shows it wider views, "blocks" also has the replicas report which KV blocks
-they keep. Either may be as old as `cluster.views` says.
+they keep. Either may be as old as `cluster.views` says. One that reads nothing at all says `sees` "nothing", and views are refused with it.
 """
 from __future__ import annotations
 

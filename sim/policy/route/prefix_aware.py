@@ -26,7 +26,9 @@ class PrefixAware(Prefixes):
 
     @classmethod
     def check(cls, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-        return refused(dict(values))
+        yield from refused(dict(values))
+        if not any(values[name] for name in ("prefix", "queue", "kv", "load")):
+            yield "", "prefix, queue, kv and load are all 0, so that all replicas are alike; at least one above 0 is wanted"
 
     def pick(self, request: Request, views: Sequence[WideView]) -> int:
         found = self.cached(request, views)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from sim.core.request import Request
 from sim.core.rng import Draws
@@ -12,6 +13,8 @@ from sim.policy.route.base import View
 @dataclasses.dataclass
 class Random:
     """Uniformly at random."""
+
+    sees: ClassVar[str] = "nothing"
 
     _draws: Draws | None = dataclasses.field(default=None, init=False)
 

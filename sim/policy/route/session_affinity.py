@@ -1,5 +1,6 @@
 """Session affinity: a session always goes to the replica its number hashes to, so that its cache is found there; requests without a session
-go to the least loaded.
+go to the least loaded. By program, an agent and its sub-agents go to one replica, where they find the system prompt they share and a gate
+sees all that the program holds; by session, sub-agents spread.
 
 Rendezvous hashing (Thaler and Ravishankar 1998): when a replica leaves, only its own sessions move.
 """
@@ -7,19 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 from sim.core.request import Request
 from sim.core.rng import mix
 from sim.policy.route.base import View
 from sim.policy.route.least_loaded import IN_FLIGHT
 
+# Choices remembered, to be made again when there are more: a hash for each replica takes longer than all else about a request.
+MOST = 100_000
+
 
 @dataclasses.dataclass
 class SessionAffinity:
-    """Each session sticks to one replica."""
+    """`by`: what sticks to one replica, each session or each program."""
+
+    by: Literal["session", "program"] = "session"
+    _replicas: list[int] = dataclasses.field(default_factory=list, init=False)
+    _chosen: dict[int, int] = dataclasses.field(default_factory=dict, init=False)
 
     def pick(self, request: Request, views: Sequence[View]) -> int:
-        session = request.session
-        if session < 0:
+        number = request.program if self.by == "program" and request.program >= 0 else request.session
+        if number < 0:
             return min(views, key=IN_FLIGHT).index
-        return max(views, key=lambda view: mix(session, view.index)).index
+        replicas = [view.index for view in views]
+        if replicas != self._replicas or len(self._chosen) >= MOST:
+            self._replicas, self._chosen = replicas, {}
+        if number not in self._chosen:
+            self._chosen[number] = max(replicas, key=lambda replica: mix(number, replica))
+        return self._chosen[number]

@@ -5,7 +5,7 @@ Where nobody has room, the request stays in its own region. Within a region `the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -27,6 +27,11 @@ class SpillOver:
     def __post_init__(self) -> None:
         if isinstance(self.then, Mapping):
             self.then = ROUTERS.make(self.then)
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        if values["then"].get("kind") == "spill_over":
+            yield "then", "found spill_over again; within a region there is nothing to spill over to, another kind is wanted"
 
     @property
     def sees(self) -> str:

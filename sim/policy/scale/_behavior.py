@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sim.core.units import Seconds
 from sim.policy.scale._recent import Recent
@@ -33,20 +33,30 @@ class Policy(Spec):
 AT_ONCE = Policy(type="percent", value=100.0)
 
 
-class ScaleUp(Spec):
-    """`select_policy`: which of several policies counts, the one that moves most or least; disabled: never up."""
+class _Way(Spec):
+    """`select_policy`: which of several policies counts, the one that moves most or least; disabled: never this way."""
 
     stabilization_window: Annotated[Seconds, Field(ge=0, le=DAY)] = 0.0
     select_policy: Select = "max"
+    policies: tuple[Policy, ...] = Field((AT_ONCE,), min_length=1)
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.select_policy == "disabled" and self.policies != type(self).model_fields["policies"].default:
+            raise ValueError("policies are given, but select_policy is disabled, so that it never moves this way; leave one of them out")
+        return self
+
+
+class ScaleUp(_Way):
+    """How fast up; by default 4 pods or as many as there are in each 15 s, whichever is more."""
+
     policies: tuple[Policy, ...] = Field((AT_ONCE, Policy(type="pods", value=4.0)), min_length=1)
 
 
-class ScaleDown(Spec):
-    """`select_policy`: which of several policies counts, the one that moves most or least; disabled: never down."""
+class ScaleDown(_Way):
+    """How fast down; by default to the most that was wanted in the last five minutes, at once."""
 
     stabilization_window: Annotated[Seconds, Field(ge=0, le=DAY)] = 300.0
-    select_policy: Select = "max"
-    policies: tuple[Policy, ...] = Field((AT_ONCE,), min_length=1)
 
 
 class Pace:

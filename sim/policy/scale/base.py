@@ -5,7 +5,7 @@ Every pool has an autoscaler of its own.
 """
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 
 class Seen(NamedTuple):
@@ -15,7 +15,8 @@ class Seen(NamedTuple):
     want of a ready replica. `kv` is the mean share of KV blocks in use, `busy` the mean share of time in steps since the last scrape.
     `arrivals` counts requests sent to the pool since then (those held included), `ended` those completed, `late` of the completed those
     beyond the scenario's SLO on a single request (0 without one). `ttft` and `tpot` are means over those completed, s (NaN: none).
-    `kvs` and `queues` are the share of KV blocks and the requests queued of each ready replica, for autoscalers with `each_replica`.
+    `kvs` and `queues` are the share of KV blocks and the requests queued of each ready replica. What the autoscaler does not say that it
+    `sees` is not looked at: `kv` and `busy` are NaN then, `kvs` and `queues` empty.
     """
 
     time: float
@@ -41,9 +42,12 @@ class Seen(NamedTuple):
 
 
 class Autoscaler(Protocol):
-    """`each_replica`: it looks at `kvs` and `queues`."""
+    """A scrape costs what it looks at, which `sees` says: "counts" are the requests and their latencies; "use" has `kv` and `busy` too, and
+    "replicas" has everything, each replica by itself.
+    """
 
-    each_replica: ClassVar[bool]
+    @property
+    def sees(self) -> str: ...
 
     def want(self, seen: Seen) -> int:
         """Replicas the pool should have, starting ones included; it may be 0. Called once per scrape, in order of time."""

@@ -27,7 +27,7 @@ HOUR = 3600.0
 class Concurrency:
     """`target`: requests a replica may hold; `utilization`: the share of it aimed at; `scale_to_zero_grace`: the last one stays so long."""
 
-    each_replica: ClassVar[bool] = False
+    sees: ClassVar[str] = "counts"
 
     target: Annotated[float, Field(gt=0, le=1e6)]
     utilization: Annotated[float, Field(gt=0, le=1)] = 0.7

@@ -8,7 +8,8 @@ woken to one replica, as KEDA does for an HPA. How fast it may move is in `_beha
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -29,14 +30,23 @@ class Hpa:
     what a replica serves at once the pool swings between too many and too few, as under Kubernetes.
     """
 
-    each_replica: ClassVar[bool] = False
-
     target: Annotated[dict[Metric, Annotated[float, Field(gt=0)]], Field(min_length=1)]
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.1
     scale_up: ScaleUp = UP
     scale_down: ScaleDown = DOWN
     _pace: Pace | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
     _last: float = dataclasses.field(default=0.0, init=False)
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        for metric in ("kv", "busy"):
+            found = values["target"].get(metric, 0.0)
+            if found > 1:
+                yield f"target.{metric}", f"found {found:g}; a share of at most 1 is wanted, such as 0.8 for 80 %"
+
+    @property
+    def sees(self) -> str:
+        return "use" if "kv" in self.target or "busy" in self.target else "counts"
 
     def want(self, seen: Seen) -> int:
         if self._pace is None:

@@ -21,7 +21,7 @@ from sim.policy.scale.base import Seen
 class KvThreshold:
     """One replica at a time. Where the single replicas are not seen, all are taken to be like their mean."""
 
-    each_replica: ClassVar[bool] = True
+    sees: ClassVar[str] = "replicas"
 
     kv_cache_threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     queue_length_threshold: Annotated[float, Field(gt=0, le=1e6)] = 5.0

@@ -32,7 +32,7 @@ class Predictive:
     Fewer replicas than at any time in the last `scale_down_delay` are never asked for.
     """
 
-    each_replica: ClassVar[bool] = False
+    sees: ClassVar[str] = "counts"
 
     capacity: Annotated[float, Field(gt=0)]
     utilization: Share = 0.8

@@ -56,7 +56,7 @@ class Line(Spec):
 class Scheduled:
     """`table`: lines such as {at: '08:00', replicas: 40, days: [mon, fri]}; `offset` may be negative."""
 
-    each_replica: ClassVar[bool] = False
+    sees: ClassVar[str] = "counts"
 
     table: Annotated[tuple[Line, ...], Field(min_length=1)]
     offset: Seconds = 0.0

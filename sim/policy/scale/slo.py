@@ -33,7 +33,7 @@ class Slo:
     Only requests that are over are measured. That none is in a whole window while some are queued counts as too slow.
     """
 
-    each_replica: ClassVar[bool] = False
+    sees: ClassVar[str] = "counts"
 
     late: Annotated[float, Field(gt=0, lt=1)] | None = None
     ttft: Limit | None = None

@@ -1,0 +1,53 @@
+"""What an agent has in its context: a prompt that only grows, until it is replaced by a summary of itself.
+
+Every call sends the whole of it again. What a prefix cache can find of it is told by keys (`sim/core/content.py`): the system prompt has
+one key for all agents of a role, what is told and what is answered has keys of the agent's own. After a compaction nothing but the system
+prompt is as before, so that the rest has to be computed anew.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sim.core.content import Content
+from workloads._prefixes import longer
+
+
+class Context:
+    """`tokens` there are; `sent` of them were part of the last prompt or its answer. `keys(n)` gives fresh keys."""
+
+    __slots__ = ("_content", "_keys", "_system", "sent", "tokens")
+
+    def __init__(self, system: Content, keys: Callable[[int], int]):
+        self._system = self._content = system
+        self._keys = keys
+        self.tokens = system.ends[-1] if system.ends else 0
+        self.sent = 0
+
+    def told(self, tokens: int) -> None:
+        """Something more, which nobody else says."""
+        self.tokens += tokens
+
+    def asked(self, key: int, tokens: int) -> None:
+        """Something more, which `key` names: others may have been told the same."""
+        self.tokens += tokens
+        self._content = longer(self._content, key, self.tokens)
+
+    def prompt(self) -> Content:
+        """What a call sends: all of it."""
+        content = self._content
+        if not content.ends or content.ends[-1] < self.tokens:
+            self._content = content = longer(content, self._keys(1), self.tokens)
+        self.sent = self.tokens
+        return content
+
+    def answered(self, key: int, tokens: int) -> None:
+        """The answer to the last prompt, whose tokens `key` names."""
+        self.tokens += tokens
+        self._content = longer(self._content, key, self.tokens)
+        self.sent = self.tokens
+
+    def compacted(self, tokens: int) -> None:
+        """A summary of so many tokens in place of all but the system prompt."""
+        self._content = self._system
+        self.sent = self._system.ends[-1] if self._system.ends else 0
+        self.tokens = self.sent + tokens

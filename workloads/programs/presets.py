@@ -1,0 +1,47 @@
+"""Kinds of agents ready made, one YAML file each in `workloads/presets/agents/`: the keys of `kind: agents`, and `source` for people.
+
+What a workload says itself goes before what its preset says, key by key: of the workload, of each agent, tool and service, and of an
+agent's context, budget, sandbox and retries. Laws and lists are replaced as a whole.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sim.core.errors import BadInput, Problem, did_you_mean
+
+FOLDER = Path(__file__).parents[1] / "presets" / "agents"
+# What is merged and not replaced, by the keys that lead there; None: any name.
+MERGED = (("agents",), ("agents", None), ("tools",), ("tools", None), ("apis",), ("apis", None),
+          *(("agents", None, part) for part in ("context", "budget", "sandbox", "retries", "tools")))  # fmt: skip
+
+
+def names() -> list[str]:
+    """Every preset, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(name: str) -> dict[str, Any]:
+    """The keys of a preset. Raises BadInput naming the nearest presets."""
+    import yaml
+
+    if name not in names():
+        raise BadInput([Problem(f"unknown preset '{name}'; {did_you_mean(name, names())}", "preset")])
+    content: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key != "source"}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any], way: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Both in one, `above` where both say something.
+
+    >>> merged({"turns": 2, "agents": {"a": {"system": 5, "output": 7}}}, {"agents": {"a": {"output": {"mean": 3}}}})
+    {'turns': 2, 'agents': {'a': {'system': 5, 'output': {'mean': 3}}}}
+    """
+    both = dict(below)
+    for key, value in above.items():
+        here = (*way, key)
+        deep = any(len(here) == len(known) and all(one in (None, part) for one, part in zip(known, here, strict=True)) for known in MERGED)
+        mappings = isinstance(value, Mapping) and isinstance(both.get(key), Mapping)
+        both[key] = merged(both[key], value, here) if deep and mappings else value
+    return both
