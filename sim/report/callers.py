@@ -1,15 +1,22 @@
 """Where requests came from and where they were served, and what became of calls: retries, hedges, callers who left."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
+from sim.report.plots import DASHES, LEGEND, Plot, over_time
 from sim.report.section import Panel, Sheet
+from sim.report.svg import SERIES, STYLE
 from sim.report.words import number, percent, seconds
+from sim.study.metrics import Facts
 
 OUTCOMES = {
     "answered": "Answered", "late": "Another was first", "rejected": "Turned away", "timeout": "Timed out", "abandoned": "User left",
     "open": "Not over",
 }  # fmt: skip
+PARTS = 48  # of the run, for what came from a region and what was served elsewhere
 KINDS = {"first": "First attempts", "retry": "Retries", "hedge": "Hedges"}
 
 
@@ -46,6 +53,46 @@ def _regions(regions: dict[str, Any]) -> list[Sheet]:
     heads = ("From", "Requests", *(f"In {place}" for place in places), "Elsewhere", "TTFT p50", "TTFT p99")
     note = "Rows are where requests came from, columns where they were served. Latency has the way there and back in it."
     return [Sheet("Where requests were served", heads, rows, note)]
+
+
+def plots(facts: Facts, summary: dict[str, Any]) -> Iterator[Plot]:
+    """What came from each region over time, and the share of it that was served in another."""
+    from matplotlib import rc_context
+
+    if len(summary["regions"] or {}) > 1 and facts.span > 0:
+        with rc_context(STYLE):
+            yield _origins(facts)
+
+
+def _origins(facts: Facts) -> Plot:
+    edges = np.linspace(*facts.arrivals, PARTS + 1)
+    homes = {pool.name: pool.region for pool in facts.result.scenario.cluster.pools}
+    # The last entry is of replica -1: none.
+    served = np.array([*(homes[pool] for pool in facts.pool_of_replica), ""])
+    origins = np.array([options.get("region", "") for options in facts.result.scenario.workloads])
+    names = [name for name in dict.fromkeys(origins.tolist()) if name][: len(SERIES)]
+    came, away = np.zeros((len(names), PARTS)), np.zeros((len(names), PARTS))
+    for page in facts.requests():
+        origin, place = origins[page["workload"]], served[page["replica"]]
+        for row, name in enumerate(names):
+            mine = origin == name
+            came[row] += np.histogram(page["arrival"][mine], edges)[0]
+            away[row] += np.histogram(page["arrival"][mine & (place != name) & (place != "")], edges)[0]
+    shares = 100 * away / np.maximum(came, 1.0)
+    peaks = [f"from {name} up to {most:.0f}%" for name, most in zip(names, shares.max(axis=1), strict=True)]
+    note = f"Of what comes {peaks[0]} is served elsewhere, {', '.join(peaks[1:])}, in any of {PARTS} parts of the run."
+
+    def draw(axes: Any, clock: float) -> None:
+        parts = ((axes[0], came / np.diff(edges), "arrivals per second"), (axes[1], shares, "of them served elsewhere, %"))
+        for one, values, words in parts:
+            for row, name in enumerate(names):
+                style = {"color": SERIES[row], "linestyle": DASHES[row], "linewidth": 1.4}
+                one.stairs(values[row], edges / clock, baseline=None, label=name, **style)
+            one.set_ylim(bottom=0)
+            one.set_title(words, pad=20 if one is axes[0] else None)
+        axes[0].legend(ncols=len(names), handlelength=1.8, **LEGEND)
+
+    return over_time("Where requests came from", note, facts, draw)
 
 
 def _attempts(attempts: dict[str, dict[str, int]]) -> list[Sheet]:

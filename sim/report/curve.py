@@ -63,10 +63,10 @@ def sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     fast, cheap = max(whole, key=lambda row: row[speed]), min(whole, key=lambda row: row[price])
     said = [f"{_point(fast)} is the fastest for a user ({number(fast[speed])} tokens/s) and costs {dollars(fast[price])} per million "
-            "output tokens."]  # fmt: skip
+            f"output tokens. {fast['held_back']}"]  # fmt: skip
     if cheap is not fast:
         said.append(f"{_point(cheap)} is the cheapest ({dollars(cheap[price])}): {number(fast[price] / cheap[price])} times cheaper, and a "
-                    f"user gets tokens {number(fast[speed] / cheap[speed])} times more slowly.")  # fmt: skip
+                    f"user gets tokens {number(fast[speed] / cheap[speed])} times more slowly. {cheap['held_back']}")  # fmt: skip
     off = len(rows) - sum(row["frontier"] for row in rows)
     if off:
         said.append(f"{off} of {len(rows)} points are not on the frontier: another one gives at least as much to a user and per GPU.")

@@ -63,20 +63,24 @@ def sheets(facts: Facts) -> list[Sheet]:
     prices, emitted = facts.result.scenario.prices, grams(facts)
     if prices is None:
         return []
+    reserved = any(pool["reserved"] for pool in facts.pools.values())
     rows, carbon = [], {} if emitted is None else dict(zip(facts.pools, emitted.sum(axis=1).tolist(), strict=True))
     for name, usd, idle, time in zip(facts.pools, pool_usd(facts), idle_usd(facts), gpu_hours(facts).sum(axis=1), strict=True):
         pool, kind = facts.pools[name], prices.commitment.get(name, "on_demand")
-        kept = (f"{pool['reserved']:,}", dollars(pool["beyond_price_per_hour"])) if pool["reserved"] else ("", "")
+        kept = [f"{pool['reserved']:,}", dollars(pool["beyond_price_per_hour"])] if pool["reserved"] else ["", ""]
         rows.append([
-            name, BOUGHT[kind], dollars(pool["price_per_hour"]), *kept, number(time), dollars(usd), f"{dollars(idle)}{_share(idle, usd)}",
+            name, BOUGHT[kind], dollars(pool["price_per_hour"]), *(kept if reserved else []), number(time), dollars(usd),
+            f"{dollars(idle)}{_share(idle, usd)}",
             *([_grams(carbon[name])] if carbon else []),
         ])  # fmt: skip
-    note = (
-        f"Prices of the book {prices.book}. Reserved replicas are paid all the time, whether they are there or not; what a pool has beyond "
-        "them is bought on demand."
-    )
-    columns = ("Pool", "Bought", "A GPU-hour", "Reserved", "Beyond them", "GPU-hours", "This run", "Idle GPU time")
-    heads = (*columns, *["Carbon"][: len(carbon)])
+    note = f"Prices of the book {prices.book}."
+    if reserved:
+        note += (
+            " Reserved replicas are paid all the time, whether they are there or not; what a pool has beyond them is bought on demand. "
+            "Idle GPU time: paid for, and without a step."
+        )
+    extra = ("Reserved", "Beyond them") if reserved else ()
+    heads = ("Pool", "Bought", "A GPU-hour", *extra, "GPU-hours", "This run", "Idle GPU time", *["Carbon"][: len(carbon)])
     return [Sheet("Money by pool", heads, rows, note)]
 
 

@@ -15,6 +15,7 @@ from sim.study.metrics import Facts
 from sim.study.starts import RISING
 
 POOLS = 4
+SEEN = 0.02  # of the height of a plot: what is lower cannot be seen
 STAGES = {"wait": "wait for GPUs", "provision": "node", "image": "image", "weights": "weights", "init": "engine", "capture": "CUDA graphs",
           "warm": "kept warm", "drain": "drain"}  # fmt: skip
 
@@ -38,10 +39,9 @@ def panels(summary: dict[str, Any]) -> list[Panel]:
     return [Panel("Replicas that come and go", rows)]
 
 
-def sheets(summary: dict[str, Any]) -> list[Sheet]:
+def sheets(facts: Facts, summary: dict[str, Any]) -> list[Sheet]:
     """The stages of a start: how long each takes, and its share of all."""
-    stages = (summary["scaling"] or {}).get("stages") or {}
-    rising = {name: stages[name] for name in RISING if name in stages and stages[name]["p99"]}
+    rising = _rising(summary["scaling"])
     total = sum(stage["count"] * stage["mean"] for stage in rising.values())
     if not total:
         return []
@@ -56,7 +56,26 @@ def sheets(summary: dict[str, Any]) -> list[Sheet]:
         "Each stage over the starts that had it. Stages of starts that were called off count where they were over; the last row is of "
         "starts that went through without a stay in the warm pool."
     )
-    return [Sheet("How a replica starts", ("Stage", "Starts", "Mean", "p95", "Share of all time"), rows, note)]
+    return [Sheet("How a replica starts", ("Stage", "Starts", "Mean", "p95", "Share"), rows, f"{note}{_blind(facts)}")]
+
+
+def _rising(found: dict[str, Any] | None) -> dict[str, Any]:
+    """The stages of starts that took any time, in their order."""
+    stages = (found or {}).get("stages") or {}
+    return {name: stages[name] for name in RISING if name in stages and stages[name]["p99"]}
+
+
+def _blind(facts: Facts) -> str:
+    """How long a need can last before a start begins, by what the autoscalers are set to."""
+    looks: dict[str, list[str]] = {}
+    for pool in facts.result.scenario.cluster.pools:
+        if pool.autoscale is not None:
+            acts = f" and acts {seconds(pool.autoscale.lag)} later" if pool.autoscale.lag else ""
+            looks.setdefault(f"it looks every {seconds(pool.autoscale.every)}{acts}", []).append(pool.name)
+    if not looks:
+        return ""
+    said = list(looks) if len(looks) < 2 else [f"{words} ({', '.join(names)})" for words, names in looks.items()]
+    return f" Before a replica is wanted its autoscaler must see the need: {'; '.join(said)}."
 
 
 def plots(facts: Facts, summary: dict[str, Any]) -> Iterator[Plot]:
@@ -68,7 +87,7 @@ def plots(facts: Facts, summary: dict[str, Any]) -> Iterator[Plot]:
     with rc_context(STYLE):
         for fleet in _fleets(facts)[:POOLS]:
             yield _replicas(facts, fleet)
-        if sheets(summary):
+        if _rising(summary["scaling"]):
             yield _waterfall(summary["scaling"])
 
 
@@ -105,10 +124,11 @@ def _replicas(facts: Facts, fleet: Fleet) -> Plot:
     door = held.means()
     several = len(facts.pools) > 1
     name = f" of {fleet.name}" if several else ""
+    late = " Replicas that were still starting while requests queued were wanted too late." if _too_late(seen) else ""
     note = (
-        f"Ready replicas{name} went from {seen['ready'].min():.3g} to {seen['ready'].max():.3g}, with up to {seen['starting'].max():.3g} "
-        f"starting; {number(seen['in_flight'].max())} requests in flight and {number(seen['queued'].max())} queued at most, averaged over "
-        "a bin. What is still starting while requests queue was wanted too late."
+        f"Ready replicas{name} went from {number(seen['ready'].min())} to {number(seen['ready'].max())}, with up to "
+        f"{number(seen['starting'].max())} starting; {number(seen['in_flight'].max())} requests in flight and "
+        f"{number(seen['queued'].max())} queued at most, averaged over a bin.{late}"
     )
 
     def draw(axes: Any, clock: float) -> None:
@@ -121,7 +141,8 @@ def _replicas(facts: Facts, fleet: Fleet) -> Plot:
         axes[0].set_title("replicas", pad=20)
         axes[0].legend(ncols=4, handlelength=1.2, **LEGEND)
         axes[1].stairs(seen["in_flight"], times, color=SERIES[0], baseline=None, label="in flight")
-        axes[1].stairs(seen["queued"], times, color=SERIES[1], fill=True, alpha=0.5, label="of them queued")
+        if seen["queued"].max() >= SEEN * seen["in_flight"].max():
+            axes[1].stairs(seen["queued"], times, color=SERIES[1], fill=True, alpha=0.5, label="of them queued")
         if door.any():
             axes[1].stairs(door, times, color=SERIES[3], baseline=None, linestyle=":", label="held at the front door")
         axes[1].set_title("requests", pad=20)
@@ -131,6 +152,11 @@ def _replicas(facts: Facts, fleet: Fleet) -> Plot:
             one.set_ylim(bottom=0)
 
     return over_time(f"Replicas{name} against requests", note, facts, draw, 3)
+
+
+def _too_late(seen: dict[str, np.ndarray]) -> bool:
+    """Whether a request and more queued at a ready replica while others were starting."""
+    return bool(((seen["starting"] >= 0.5) & (seen["queued"] >= np.maximum(seen["ready"], 1.0))).any())
 
 
 def _arrivals(axes: Any, facts: Facts, clock: float) -> None:
@@ -145,7 +171,7 @@ def _waterfall(found: dict[str, Any]) -> Plot:
     """Each stage begins where the mean of those before it ended; a thin line reaches to the stage's 95th percentile."""
     from matplotlib.figure import Figure
 
-    stages = [(name, found["stages"][name]) for name in RISING if name in found["stages"] and found["stages"][name]["p99"]]
+    stages = list(_rising(found).items())
     weights = {name: stage["count"] * stage["mean"] for name, stage in stages}
     most = max(weights, key=lambda name: weights[name])
     share = weights[most] / sum(weights.values())

@@ -65,10 +65,10 @@ def sentence(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     below = _below(row, rows)
     if below is None:
         return f"Needs {_gpus(row)}: what the others are compared with."
-    parts = [f"Needs {_gpus(row)} in place of {_gpus(below)}: {_money(row)}."]
-    latency = [_change(row[f"{key}_factor"], f"{key.upper()} p95 on the fleet as written", row[f"{key}_p95"], below[f"{key}_p95"])
-               for key in ("ttft", "tpot")]  # fmt: skip
-    parts += [f"{text}." for text in latency if text]
+    than = "too" if _gpus(row) == _gpus(below) else f"in place of {_gpus(below)}"
+    parts = [f"Needs {_gpus(row)} {than}: {_money(row)}."]
+    latency = [_latency_change(row, below, key) for key in ("ttft", "tpot")]
+    parts += [f"On the fleet as written {text}." for text in latency if text]
     if row["audit_ok"] is False:
         parts.append("A check of this run failed: do not use its figures.")
     return " ".join(parts) + ("" if row["kept"] else " Tried and left again.")
@@ -81,6 +81,11 @@ def whole(kept: Sequence[Mapping[str, Any]]) -> str:
     if len(kept) < 2 or any(row[name] is None for row in (first, last) for name in names):
         return ""
     gpus, price, rate = ((first[name], last[name]) for name in names)
+    if all(abs(new / old - 1) < SAME for old, new in (gpus, price, rate)):
+        what = " and ".join(filter(None, (_latency_change(last, first, key) for key in ("ttft", "tpot"))))
+        changed = f"; on the fleet as written {what}" if what else ", and neither does latency"
+        same = f"the GPUs needed ({number(gpus[0])}) and the price of a token do not change"
+        return f"From {first['name']} to {last['name']}: {same}{changed}."
     return (
         f"From {first['name']} to {last['name']}: {number(gpus[1])} GPUs in place of {number(gpus[0])}, {number(rate[1] / rate[0])} times "
         f"the output tokens per second of a GPU, {dollars(price[1])} in place of {dollars(price[0])} per million output tokens "
@@ -94,7 +99,10 @@ def plots(rows: Sequence[Mapping[str, Any]]) -> list[Plot]:
 
     drawn = {_bars: "needed_gpus", _bought: "cost_factor", _latency: "tpot_p95", _waste: "spread_time"}
     with rc_context(STYLE | {"font.size": 9, "ytick.labelsize": 8.5}):
-        return [draw(rows) for draw, key in drawn.items() if any(row[key] is not None for row in rows)]
+        found = {draw: [row[key] for row in rows if row[key] is not None] for draw, key in drawn.items()}
+        if all(abs(factor - 1) < SAME for row in rows for factor in (row["cost_factor"], row["throughput_factor"]) if factor is not None):
+            del found[_bought]
+        return [draw(rows) for draw, values in found.items() if values]
 
 
 def _bars(rows: Sequence[Mapping[str, Any]]) -> Plot:
@@ -211,10 +219,12 @@ def _money(row: Mapping[str, Any]) -> str:
     return f"{worse}{number(rate)} times the tokens per second of a GPU, {number(cost)} times the tokens per dollar"
 
 
-def _change(factor: float | None, what: str, new: float | None, old: float | None) -> str:
-    if factor is None or abs(factor - 1) < SAME:
+def _latency_change(row: Mapping[str, Any], below: Mapping[str, Any], key: str) -> str:
+    """How the 95th percentile of `key`, ttft or tpot, changed; nothing where it did not."""
+    new, old = row[f"{key}_p95"], below[f"{key}_p95"]
+    if not new or not old or abs(old / new - 1) < SAME:
         return ""
-    return f"{what} {'falls' if factor > 1 else 'rises'} from {seconds(old)} to {seconds(new)}"
+    return f"{key.upper()} p95 {'falls' if new < old else 'rises'} from {seconds(old)} to {seconds(new)}"
 
 
 def _limits(ladder: Ladder) -> str:

@@ -23,6 +23,7 @@ CHECKS = {
     "I1": "Every request ends once", "I2": "KV blocks are conserved", "I3": "Time runs forwards", "I4": "No idle engine with work",
     "I5": "Same seed, same tables", "I6": "No step beats the roofline", "I7": "No link beats its bandwidth",
     "tokens": "Tokens are conserved", "littles_law": "Little's law", "lives": "Replicas work while they live",
+    "agents": "Families of agents are whole", "sandboxes": "Every sandbox is given back",
 }  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def render(result: Result) -> str:
         summary=summary, css=room.joinpath("page.css").read_text("utf-8"), cards=_cards(summary), warnings=_warnings(result),
         slo_mark=_slo_mark(summary["slo"]), limits=_limits(summary["slo"]), plots=_plots(facts, summary), percentiles=PERCENTILES,
         why=summary["why"], drawing=_drawing(result),
-        latency=_latency(summary), panels=_panels(summary), pools=[_pool(pool) for pool in pools], gpus=_gpus(pools),
+        latency=_latency(summary), panels=_panels(summary), pools=[_pool(pool) for pool in pools], gpus=_origins_of(result.meta),
         audit=_audit(summary["audit"]), audit_mark=_audit_mark(summary["audit"]), run=_run(result), scenario=dump(result.scenario),
         metrics=METRICS.values(), sheets=_sheets(facts, summary),
     )  # fmt: skip
@@ -49,7 +50,7 @@ def render(result: Result) -> str:
 def _plots(facts: Facts, summary: dict[str, Any]) -> list[Plot]:
     from sim.report.plots import plots
 
-    return [*fleet.plots(facts, summary), *plots(facts), *links.plots(facts), *economics.plots(facts)]
+    return [*fleet.plots(facts, summary), *plots(facts), *callers.plots(facts, summary), *links.plots(facts), *economics.plots(facts)]
 
 
 def _drawing(result: Result) -> str:
@@ -67,20 +68,25 @@ def _drawing(result: Result) -> str:
 def _sheets(facts: Facts, summary: dict[str, Any]) -> list[Sheet]:
     """The tables of the page, of what the run had."""
     apart = services.sheets(summary)
-    found = [*fleet.sheets(summary), *apart, *callers.sheets(summary), *links.sheets(summary), *economics.sheets(facts)]
+    found = [*fleet.sheets(facts, summary), *apart, *callers.sheets(summary), *links.sheets(summary), *economics.sheets(facts)]
     return [sheet for sheet in found if sheet.rows]
 
 
 def _setting(result: Result) -> str:
     """One line: what ran on what."""
-    parts = [f"{pool['model']} on {_layout(pool)}" for pool in result.meta["pools"]]
-    kinds = [str(workload["kind"]) for workload in result.scenario.workloads]
-    return f"{'; '.join(parts)}. Traffic: {', '.join(kinds)}. Seed {result.meta['seed']}."
+    scaled_pools = {pool.name for pool in result.scenario.cluster.pools if pool.autoscale is not None}
+    pools = Counter(f"{pool['model']} on {'up to ' * (pool['name'] in scaled_pools)}{_layout(pool)}" for pool in result.meta["pools"])
+    kinds = Counter(str(workload["kind"]) for workload in result.scenario.workloads)
+    said = "; ".join(f"{count} pools, each of {what}" if count > 1 else what for what, count in pools.items())
+    traffic = ", ".join(f"{count} × {kind}" if count > 1 else kind for kind, count in kinds.items())
+    return f"{said}. Traffic: {traffic}. Seed {result.meta['seed']}."
 
 
 def _layout(pool: dict[str, Any]) -> str:
     replicas, gpus = pool["replicas"], pool["gpus"]
-    return f"{replicas} × {pool['gpu']}" if gpus == 1 else f"{replicas * gpus} × {pool['gpu']} ({replicas} replicas of {gpus})"
+    if gpus == 1:
+        return f"{replicas:,} × {pool['gpu']}"
+    return f"{replicas * gpus:,} × {pool['gpu']} ({replicas:,} replica{'s' * (replicas != 1)} of {gpus})"
 
 
 def _card(name: str, value: str, more: str) -> dict[str, str]:
@@ -103,10 +109,17 @@ def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
     kv = summary["kv"]
     return [
         *cards,
-        _card("GPUs busy", percent(gpu["busy_fraction"]), f"{gpu['count']} GPUs; MFU {percent(gpu['mfu'])}, MBU {percent(gpu['mbu'])}"),
+        _card("GPUs busy", percent(gpu["busy_fraction"]), f"{_gpus(summary)}; MFU {percent(gpu['mfu'])}, MBU {percent(gpu['mbu'])}"),
         _card("KV cache, peak", percent(kv["peak_fraction"]), f"{kv['preemptions']:,} preemptions"),
         *(_card(*card) for card in economics.cards(summary)),
     ]
+
+
+def _gpus(summary: dict[str, Any]) -> str:
+    """How many GPUs, the most at a time where that changes."""
+    scaling, count = summary["scaling"], summary["gpu"]["count"]
+    changes = scaling and scaling["replicas"]["mean"] != scaling["replicas"]["peak"]
+    return f"{'at most ' if changes else ''}{count:,} GPU{'s' * (count != 1)}"
 
 
 def _warnings(result: Result) -> list[str]:
@@ -206,9 +219,9 @@ def _pool(pool: dict[str, Any]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _gpus(pools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each GPU's figures once, under where they come from: the least certain first."""
-    sheets = {pool["gpu"]: pool["provenance"] for pool in pools}
+def _origins_of(meta: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of each GPU once, of the network and of starts, under where they come from: the least certain first."""
+    sheets = {pool["gpu"]: pool["provenance"] for pool in meta["pools"]} | meta.get("provenance", {})
     return [{"name": f"Figures of {name}", "origins": _origins(rows)} for name, rows in sheets.items()]
 
 

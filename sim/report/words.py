@@ -9,7 +9,9 @@ _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _TIMES = ((86400.0, "d", 2), (3600.0, "h", 2), (60.0, "min", 5), (1.0, "s", 1), (1e-3, "ms", 1), (1e-6, "µs", 1), (1e-9, "ns", 1))
 _UNITS = {
     "memory": "B", "bandwidth": "B/s", "l2": "B", "flops": "FLOP/s", "tdp": "W", "idle_watts": "W", "price_per_hour": "USD/h",
-    "nvlink": "B/s", "pcie": "B/s", "grid": "gCO2e/kWh",
+    "nvlink": "B/s", "pcie": "B/s", "grid": "gCO2e/kWh", "nic_bandwidth": "B/s", "memory_bandwidth": "B/s", "nic_latency": "s",
+    "switch_latency": "s", "init_seconds": "s", "capture_seconds": "s", "image_size": "B", "image_bandwidth": "B/s",
+    "weights_bandwidth": "B/s",
 }  # fmt: skip
 
 
@@ -74,12 +76,15 @@ def figure(name: str, value: float | None) -> str:
 
     >>> figure("bandwidth", 3.35e12), figure("flops.bf16", 989e12), figure("kernel.gemm.bf16", 0.041), figure("sms", 132)
     ('3.35 TB/s', '989 TFLOP/s', '4.1 % median error', '132')
+    >>> figure("hgx_h100.nic_bandwidth", 50e9), figure("fabric.nic_latency", 0.9e-6)
+    ('50 GB/s', '900 ns')
     """
     if name.startswith("kernel."):
         return "error not known" if value is None else f"{100 * value:.1f} % median error"
-    unit = _UNITS.get(name.split(".")[0], "")
-    if unit == "USD/h":
-        return f"{dollars(value)}/h"
+    parts = name.split(".")
+    unit = _UNITS.get(parts[0], _UNITS.get(parts[-1], ""))
+    if unit in ("USD/h", "s"):
+        return f"{dollars(value)}/h" if unit == "USD/h" else seconds(value)
     return f"{scaled(value)}{unit}" if unit in ("B", "B/s", "FLOP/s") else f"{number(value)} {unit}".strip()
 
 
