@@ -27,8 +27,9 @@ from sim.physics.lora import adapter_bytes
 from sim.spec.draft import draft
 from sim.spec.dtype import DTYPES, SIXTEEN_BIT
 from sim.spec.hardware import Gpu, Node, node
+from sim.spec.layout import Parallel, Precision
 from sim.spec.llm import Llm
-from sim.spec.scenario import Parallel, Pool, Precision
+from sim.spec.scenario import Pool
 
 # Memory that the driver lists and CUDA does not offer: 0.506 GB on the RTX 4090 of LLMServingSim's bench, which records both.
 DRIVER = 0.5e9

@@ -60,6 +60,11 @@ class PriorityShares:
             for link in links:
                 shares.pin(link)
 
+    def unwatch(self, links: Sequence[int]) -> None:
+        """It need not be known any more: `settle` lets go of what it comes by."""
+        for link in links:
+            del self._watched[link]
+
     def load(self, link: int) -> float:
         """Bytes/s of all flows over a watched link."""
         return sum(shares.load(link) for _, shares in self.ranks)

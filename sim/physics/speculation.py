@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from sim.core.rng import Keyed
-from sim.spec.scenario import Speculation
+from sim.spec.engine import Speculation
 
 
 class Acceptance:

@@ -25,9 +25,10 @@ from sim.physics.layers import Layers
 from sim.physics.power import at_clock, clock
 from sim.physics.speculation import Acceptance
 from sim.physics.stage import ROWS, Row, Sizes, Stage, Tokens
+from sim.spec.engine import EngineOptions
 from sim.spec.hardware import Gpu
 from sim.spec.llm import Llm
-from sim.spec.scenario import EngineOptions, Pool
+from sim.spec.scenario import Pool
 
 ENDLESS = 1 << 60
 EAGER = 256  # numbers of decoders that are tabulated at once

@@ -11,7 +11,7 @@ from sim.core.request import Request
 from sim.core.rng import Draws, stream
 from sim.policy.batch.base import Limits
 from sim.policy.kv.paged import Paged
-from sim.spec.scenario import EngineOptions
+from sim.spec.engine import EngineOptions
 
 OPTIONS = {
     "max_queue": {"limit": 3}, "token_bucket": {"rate": 2.0, "burst": 5.0}, "spill_over": {"threshold": 3},

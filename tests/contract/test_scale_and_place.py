@@ -169,5 +169,15 @@ class TestAutoscalers:
         assert ready <= 1
         assert policy.want(Seen(400 * EVERY, 0, 0, 0, 0, 5, arrivals=5, **idle)) >= 1
 
-    def test_says_whether_it_looks_at_each_replica(self, kind):
-        assert type(AUTOSCALERS.find(kind).each_replica) is bool
+    def test_says_what_it_looks_at(self, kind):
+        assert make(AUTOSCALERS, kind).sees in ("counts", "use", "replicas")
+
+    def test_reads_nothing_but_what_it_says(self, kind):
+        """What it does not see is NaN: a policy that read it would answer otherwise, or not at all."""
+        if make(AUTOSCALERS, kind).sees == "counts":
+            facts = {"ended": 9, "late": 1, "ttft": 0.3, "tpot": 0.03}
+            blind, seeing = make(AUTOSCALERS, kind), make(AUTOSCALERS, kind)
+            for number in range(1, 200):
+                counts = (number * EVERY, 3, 0, 20 + number % 40, number % 7, 0)
+                wanted = seeing.want(Seen(*counts, 0.5, 0.5, 9, *facts.values()))
+                assert blind.want(Seen(*counts, math.nan, math.nan, 9, *facts.values())) == wanted

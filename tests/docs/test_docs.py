@@ -18,6 +18,7 @@ import sim
 from sim.cli import main
 from sim.core.registry import ROUTERS, WORKLOADS
 from sim.core.request import Request
+from sim.spec.yaml_marks import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACES = ROOT.parent / "shared" / "data" / "traces"
@@ -57,6 +58,15 @@ def test_readme_workloads_are_workloads():
     for block in blocks("yaml")[1:]:
         for options in yaml.safe_load(block).get("workloads", []):
             assert WORKLOADS.check(options)[1] == []
+
+
+def test_what_the_readme_shows_can_be_put_on_its_first_scenario(tmp_path):
+    first, *others = (parse(block, "README.md", tmp_path).data for block in blocks("yaml"))
+    assert len(others) > 5
+    for block in others:
+        scenario = sim.loads(first | block)
+        (tmp_path / "again.yaml").write_text(sim.dump(scenario), encoding="utf-8")
+        assert sim.load(tmp_path / "again.yaml") == scenario
 
 
 def test_readme_router_is_a_router():

@@ -35,10 +35,18 @@ ENGINE = st.fixed_dictionaries({
     "preemption_mode": st.sampled_from(["recompute", "recompute", "swap"]),
     "retention": st.sampled_from([{"kind": "lru"}, {"kind": "ttl", "seconds": "1s"}]),
 })  # fmt: skip
+
+
+def _used(scaled):
+    """The grace of the last replica is for pools that may have none."""
+    policy = {key: value for key, value in scaled["policy"].items() if key != "scale_to_zero_grace" or not scaled["min"]}
+    return scaled | {"policy": policy}
+
+
 AUTOSCALE = st.fixed_dictionaries({
     "every": st.sampled_from(["500ms", "1s", "1700ms"]), "lag": st.sampled_from([0, 0, "600ms"]), "policy": POLICIES,
     "min": st.sampled_from([0, 0, 1]), "max": st.just(4),
-})  # fmt: skip
+}).map(_used)  # fmt: skip
 POOL = st.fixed_dictionaries({
     "gpu": st.just("l40s"), "engine": ENGINE, "autoscale": AUTOSCALE, "replicas": st.integers(1, 2), "warm": st.sampled_from([0, 0, 1]),
     "start": st.booleans().map(lambda cold: {**START, "cold": cold}),

@@ -55,6 +55,7 @@ def drive(kind, batcher, model, limits, kv, load):
                 yield env.timeout(gap)
             request = Request(number, env.now, prompt, output, number * 7 % 3, number * 5 % 4 - 1)
             request.priority = number * 11 % 3
+            request.program, request.ahead = max(number * 3 % 5 - 2, -1), number * 13 % 7 * 10
             engine.submit(request)
         yield env.timeout(0)
 

@@ -19,8 +19,8 @@ from sim.policy.batch.base import Limits
 from sim.policy.kv.contiguous import Contiguous
 from sim.policy.kv.paged import Paged
 from sim.policy.kv.radix import Radix
+from sim.spec.engine import Speculation
 from sim.spec.lora import Lora
-from sim.spec.scenario import Speculation
 from sim.study.audit import audit
 from sim.world.adapters import Adapters
 from sim.world.clock import Clock

@@ -122,7 +122,7 @@ def test_prefill_and_decode(entry, decode, way, network, sent, traffic, seed):
     size = handed["bytes"][handed["kind"] == handed.labels["kind"].index("handoff")].sum()
     flows = result.tables["flows"]
     assert size > 0
-    if not entry["engine"]["kv_tiers"] and not decode["engine"]["kv_tiers"] and "swap" not in (entry["engine"] | decode["engine"]).values():
+    if not any(pool["engine"]["kv_tiers"] or pool["engine"]["preemption_mode"] == "swap" for pool in (entry, decode)):
         kinds = [flows.labels["kind"].index(name) for name in ("kv", "kv_early") if name in flows.labels["kind"]]
         assert flows["moved"][np.isin(flows["kind"], kinds)].sum() <= size * (1 + 1e-9)
 
@@ -152,3 +152,31 @@ def test_without_collectives_nothing_is_slowed():
     assert not len(loaded.tables["slowdowns"])
     for name in ("first_token", "last_token"):
         assert np.array_equal(loaded.tables["requests"][name], quiet.tables["requests"][name])
+
+
+def test_an_engine_that_waits_for_a_tier_at_the_end_of_a_run_is_not_idle():
+    """A copy of higher priority has the store to itself until the run is cut off, and what is brought back from there never comes."""
+    network = {"fabric": {"kind": "flat"}, "hosts": [{"gpu": "l40s"}], "stores": [{"name": "cache", "bandwidth": "20GB/s"}]}
+    tiers = {"kv_tiers": [{"kind": "remote", "capacity": "50MB", "store": "cache"}], "kv_reload": "always"}
+    engine = {"max_num_seqs": 1, "num_gpu_blocks_override": 22, "max_model_len": 300, **tiers}
+    entry = {"name": "entry", "role": "prefill", "gpu": "l40s", "engine": engine}
+    decode = {"name": "decode", "role": "decode", "gpu": "l40s", "engine": {}}
+    lengths = {"kind": "fixed", "input": 282, "output": 2}
+    work = {"kind": "closed", "concurrency": 3, "num_requests": 40, "lengths": lengths, "prefixes": {"tokens": 32, "count": 2, "zipf": 1.0}}
+    sent = {"kind": "transfers", "source": "cache", "target": "entry", "bytes": "50GB", "priority": 1, "start": "60ms"}
+    wanted = {"model": MODEL, "duration": 0.4, "cluster": {"pools": [entry, decode], "network": network}, "workloads": [work, sent]}
+    result = checked(wanted, everybody=False)
+    waiting = result.requests.query("status == 'unfinished' and admitted == admitted and first_token != first_token")
+    assert len(waiting) > 0
+
+
+def test_looking_at_a_result_changes_nothing():
+    """A pool whose autoscaler had no time to look at it is in no row of `scaling`."""
+    policy = {"kind": "hpa", "target": {"concurrency": 2}}
+    pools = [{"name": name, "gpu": "l40s", "autoscale": {"max": 2, "every": every, "policy": policy}}
+             for name, every in (("one", "100ms"), ("two", "1h"))]  # fmt: skip
+    work = {"kind": "poisson", "rate": 20, "num_requests": 20, "lengths": LENGTHS}
+    result = sim.run({"model": MODEL, "cluster": {"pools": pools}, "workloads": [work]})
+    assert result.tables["scaling"].labels["pool"] == ["one"]
+    assert result.summary["audit"]["I1"]["ok"]
+    assert result.tables["scaling"].labels["pool"] == ["one"]

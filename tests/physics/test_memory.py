@@ -7,8 +7,9 @@ import yaml
 from sim.core.errors import BadInput
 from sim.physics.memory import divide
 from sim.spec.hardware import gpu
+from sim.spec.layout import Parallel, Precision
 from sim.spec.llm import llm
-from sim.spec.scenario import Parallel, Pool, Precision
+from sim.spec.scenario import Pool
 
 
 def memory(name, chip, tp=1, precision="bf16", **rest):

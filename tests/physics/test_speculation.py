@@ -16,9 +16,10 @@ from sim.physics.memory import divide
 from sim.physics.speculation import Acceptance
 from sim.physics.step import EngineStep, capture_sizes
 from sim.spec.draft import draft
+from sim.spec.engine import EngineOptions, Speculation
 from sim.spec.hardware import gpu
 from sim.spec.llm import llm
-from sim.spec.scenario import EngineOptions, Pool, Speculation
+from sim.spec.scenario import Pool
 
 LLAMA, DEEPSEEK = "meta-llama/Llama-3.1-8B", "deepseek-ai/DeepSeek-V3"
 SMALL = {"method": "draft_model", "model": "meta-llama/Llama-3.2-1B", "num_speculative_tokens": 4, "acceptance": 0.7}

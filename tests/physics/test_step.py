@@ -9,9 +9,10 @@ from sim.core.request import Request
 from sim.physics.attention_prefill import pairs
 from sim.physics.base import Work
 from sim.physics.step import EngineStep, capture_sizes
+from sim.spec.engine import EngineOptions
 from sim.spec.hardware import gpu
 from sim.spec.llm import llm
-from sim.spec.scenario import EngineOptions, Pool
+from sim.spec.scenario import Pool
 
 LAYOUTS = [
     ("meta-llama/Llama-3.1-8B", "h100_sxm", 1, "bf16", {}),

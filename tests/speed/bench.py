@@ -23,6 +23,10 @@ RECORDED = Path(__file__).with_name("recorded.json")
 # Works for the network alone (`tests/speed/flows.py`): fabric, flows a second.
 FLOWS = {"flows": ("spine", 20_000.0), "flows_rails": ("rails", 20_000.0)}
 
+# A fleet of 10,000 GPUs that scales (`configs/studies/fleet_10k_gpus.yaml`), with fewer requests of its day, and with all.
+FLEET = ROOT / "configs" / "studies" / "fleet_10k_gpus.yaml"
+FLEETS = {"fleet": 50_000, "fleet_day": 1_000_000}
+
 
 def scenario(replicas: int, workload: dict[str, Any], exact: bool) -> dict[str, Any]:
     engine = {"max_num_seqs": 256, "max_num_batched_tokens": 2048, "exact_steps": exact}
@@ -50,6 +54,18 @@ def works() -> dict[str, tuple[int, dict[str, Any], bool]]:
     }
 
 
+def built(name: str, exact: bool) -> dict[str, Any]:
+    """The scenario of a work."""
+    if name in FLEETS:
+        import yaml
+
+        fleet: dict[str, Any] = yaml.safe_load(FLEET.read_text())
+        fleet["workloads"][0]["num_requests"] = FLEETS[name]
+        return fleet
+    replicas, workload, _ = works()[name]
+    return scenario(replicas, workload, exact)
+
+
 def bare_loop() -> float:
     """CPU seconds of two million turns of the plainest work: attribute, arithmetic, comparison, append."""
     began = time.process_time()
@@ -69,8 +85,7 @@ def measure(name: str, exact: bool, best: int) -> dict[str, Any]:
         return measure_flows(name)
     from sim.study.run import run
 
-    replicas, workload, _ = works()[name]
-    results = [run(scenario(replicas, workload, exact)) for _ in range(best)]
+    results = [run(built(name, exact)) for _ in range(best)]
     result = min(results, key=lambda r: r.meta["cpu_s"])
     counts, spent = result.summary["requests"], result.meta["cpu_s"]
     loop = min(bare_loop() for _ in range(3))
@@ -95,9 +110,8 @@ def whole_process(name: str, folder: Path) -> dict[str, Any]:
     """CPU seconds and peak memory of `burstsim run -o DIR --no-report`, its own start and files included."""
     import yaml
 
-    replicas, workload, _ = works()[name]
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(scenario(replicas, workload, False)))
+    path.write_text(yaml.safe_dump(built(name, False)))
     code = "import sys; from sim.cli import main; main()"
     command = [sys.executable, "-c", code, "run", str(path), "-o", str(folder / name), "--no-report", "-q"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -115,7 +129,7 @@ def in_child(*arguments: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--only", default="W1,W1x4,W2,prefix,W3,10k,1M,flows,flows_rails", help="works, separated by commas")
+    parser.add_argument("--only", default="W1,W1x4,W2,prefix,W3,10k,1M,fleet,fleet_day,flows,flows_rails", help="works, by commas")
     parser.add_argument("--no-exact", action="store_true", help="leave out the oracle")
     parser.add_argument("--best", type=int, default=3, help="runs of each work; the best counts")
     parser.add_argument("--child", nargs=3, metavar=("WORK", "EXACT", "BEST"), help=argparse.SUPPRESS)
@@ -142,9 +156,9 @@ def report(options: argparse.Namespace) -> None:
                 rows.append(in_child("--child", name, "0", "1"))
                 print(f"{name}: {rows[-1]['flows_per_cpu_s']:,.0f} flows/CPU-s, {rows[-1]['mean_under_way']:.0f} at once", file=sys.stderr)
                 continue
-            row = in_child("--child", name, "0", str(1 if name == "1M" else options.best))
+            row = in_child("--child", name, "0", str(1 if name in ("1M", "fleet_day") else options.best))
             row |= in_child("--process", name, folder)
-            if works()[name][2] and not options.no_exact:
+            if name in works() and works()[name][2] and not options.no_exact:
                 exact = in_child("--child", name, "1", "1")
                 row |= {"exact_cpu_s": exact["run_cpu_s"], "exact_events": exact["events"]}
             rows.append(row)

@@ -29,8 +29,8 @@ def test_not_slower_than_recorded(work):
 
 
 @pytest.mark.speed
-@pytest.mark.parametrize("work", FLOWS)
-def test_flows_are_not_slower_than_recorded(work):
+@pytest.mark.parametrize("work", ["fleet", *FLOWS])
+def test_fleets_and_flows_are_not_slower_than_recorded(work):
     assert measured(work) <= SLACK * json.loads(RECORDED.read_text())[work]
 
 
@@ -44,7 +44,7 @@ def test_cost_grows_linearly():
 
 def main() -> None:
     old = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-    new = {work: round(measured(work), 3) for work in (*WORKS, *FLOWS)}
+    new = {work: round(measured(work), 3) for work in (*WORKS, "fleet", *FLOWS)}
     for work, ratio in new.items():
         print(f"{work:5s} {old.get(work, float('nan')):8.3f} -> {ratio:8.3f} x bare loop")
     RECORDED.write_text(json.dumps(new, indent=2) + "\n")

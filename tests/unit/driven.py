@@ -1,11 +1,14 @@
 """A world without engines for workloads: it keeps what is sent, and answers each call after a time of its own."""
 from __future__ import annotations
 
+from itertools import count
+
 import simpy
 
 from sim.core.registry import WORKLOADS
 from sim.core.request import Request
 from sim.core.rng import stream
+from sim.core.tables import tables
 
 
 class World:
@@ -14,7 +17,8 @@ class World:
     def __init__(self, seed=1, service=lambda request: 1.0, refuse=lambda request: False):
         self.env, self.name, self.seed = simpy.Environment(), "test", seed
         self.service, self.refuse = service, refuse
-        self.requests, self.remarks, self.fresh = [], [], 1
+        self.requests, self.remarks, self.fresh, self.numbers = [], [], 1, count()
+        self.tables, self.cancelled, self.pools, self.closed = tables(), [], {}, []
 
     def rng(self, name):
         return stream(self.seed, name)
@@ -28,6 +32,26 @@ class World:
         request.content, request.reply = content, reply
         return request
 
+    def number(self):
+        return next(self.numbers)
+
+    def label(self, table, column, text):
+        return self.tables[table].label(column, text)
+
+    def note(self, table, row):
+        self.tables[table].append(row)
+
+    def closing(self, call):
+        self.closed.append(call)
+
+    def cancel(self, request, reason="cancelled"):
+        if request.last != request.last:
+            request.reason = reason
+            self.cancelled.append((self.env.now, request))
+
+    def sandbox(self, pool, image=0):
+        return self.pools[pool](image)
+
     def submit(self, request):
         self.requests.append(request)
 
@@ -40,7 +64,8 @@ class World:
 
     def _answered(self, request, refused):
         request.generated = 0 if refused else request.output
-        request.last = self.env.now
+        if not refused and not request.reason:
+            request.last = self.env.now
 
 
 def driven(options, world=None, **settings):

@@ -21,8 +21,8 @@ STORE = [{"name": "store", "bandwidth": "20GB/s"}]
 
 
 def spread(algorithm, receivers, size=40e9, chunk=None, fanout=2, **more):
-    """Seconds and flows of one broadcast from whole H100 hosts to whole H100 hosts, without latencies."""
-    fabric = {"kind": "flat", "nic_latency": 0, "switch_latency": 0}
+    """Seconds and flows of one broadcast from whole H100 hosts to whole H100 hosts, each way of half its `latency` at both cards."""
+    fabric = {"kind": "flat", "nic_latency": more.pop("latency", 0) / 2, "switch_latency": 0}
     site = build(Wiring.model_validate({"fabric": fabric, "hosts": [{"gpu": "h100_sxm", "count": receivers + 1}], "stores": STORE}))
     env, record, ends = Clock(), tables(), []
     network = Network(env, site.links, record)
@@ -55,9 +55,22 @@ def test_full_trees(fanout, depth):
     assert spread("tree", receivers, chunk=2e9, fanout=fanout)[0] == pytest.approx((depth + 19) * fanout * whole / 20, rel=1e-5)
 
 
+def test_a_binomial_tree_in_pieces_takes_as_long_as_in_one():
+    assert spread("binomial", 12, chunk=2e9)[0] == pytest.approx(4 * 40e9 / HOST, rel=1e-5)
+
+
+@pytest.mark.parametrize(("algorithm", "edges", "rounds"), [("direct", 1, 4), ("pipeline", 4, 23), ("tree", 2, 42)])
+def test_a_latency_is_felt_once_on_the_way_and_not_by_every_piece(algorithm, edges, rounds):
+    """Twenty pieces of 5 ms over ways of 30 ms; all at once to everybody where it is direct. The tree is two deep, two at a time."""
+    chunk = None if algorithm == "direct" else 2e9
+    unit = 40e9 / HOST / (20 if chunk else 1)
+    end, _ = spread(algorithm, 6 if algorithm == "tree" else 4, chunk=chunk, latency=0.03)
+    assert end == pytest.approx(edges * 0.03 + rounds * unit, rel=1e-3)
+
+
 def test_a_pipeline_takes_the_same_time_however_many_receive():
     """checkpoint-engine reports 59 to 76 GB/s from 8 to 256 receivers; with the middle of that as the limit of a flow, so it is here."""
-    rates = [60e9 / spread("pipeline", receivers, 60e9, 250e6, limit=67e9)[0] for receivers in (1, 8, 24)]
+    rates = [60e9 / spread("pipeline", receivers, 60e9, 400e6, limit=67e9)[0] for receivers in (1, 8, 16)]
     assert rates[0] == pytest.approx(67e9, rel=1e-3)
     assert all(59e9 < rate < 76e9 for rate in rates)
     assert 60e9 / spread("direct", 31, 60e9)[0] < 13e9
@@ -71,7 +84,7 @@ def test_from_a_store_only_the_first_reads():
     assert spread("direct", 4, 8e9, source=Store("store"))[0] == pytest.approx(4 * 8e9 / 20e9, rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(algorithm=st.sampled_from(ALGORITHMS), receivers=st.integers(0, 9), fanout=st.integers(1, 4), count=st.integers(1, 6))
 def test_everybody_gets_everything_once_and_nobody_sends_what_it_has_not(algorithm, receivers, fanout, count):
     chunk = 40e9 / (count - 0.5) if count > 1 else None

@@ -238,7 +238,7 @@ def test_words_say_what_got_better_and_what_got_worse():
     none = row(name="none", below=first, needed_gpus=None, **dict.fromkeys(dear))
     same = first | {"name": "same"} | study.factors(first, first)
     assert "8 GPUs in place of 16 GPUs: 2 times the tokens per second of a GPU and per dollar" in sentence(better, [first, better])
-    assert "TTFT p95 on the fleet as written rises from 1 s to 3 s" in sentence(better, [first, better])
+    assert "On the fleet as written TTFT p95 rises from 1 s to 3 s" in sentence(better, [first, better])
     assert "worse, 0.25 times" in sentence(worse, [first, better, worse])
     assert "no difference" in sentence(same, [first, same])
     assert "more GPUs than were tried" in sentence(none, [first, none])

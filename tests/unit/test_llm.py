@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sim.core.errors import BadInput
+from sim.spec.layout import Parallel, Precision
 from sim.spec.llm import Llm, llm, llm_names
-from sim.spec.scenario import Parallel, Precision
 
 STEMS = sorted(entry.name for entry in files("hardware_profiles").joinpath("models").iterdir() if entry.name.endswith(".yaml"))
 COLLECTED = Path(__file__).parents[3] / "shared" / "data" / "models" / "models.json"

@@ -68,6 +68,19 @@ def test_every_metric_says_what_it_is():
         assert entry.doc
 
 
+UNITS = {
+    "_s": {"s", "requests/s", "tokens/s"}, "usd": {"USD", "USD/h"}, "fraction": {""}, "share": {""}, "rate": {""},
+    "kwh": {"kWh", "gCO2e/kWh"}, "joules": {"J"}, "watts": {"W"}, "grams": {"gCO2e", "gCO2e/kWh"}, "hours": {"GPU-h"},
+}  # fmt: skip
+
+
+def test_units_are_those_of_the_names():
+    for name, entry in METRICS.items():
+        for part, units in UNITS.items():
+            if name.endswith(part) or (part != "_s" and part in name.rpartition(".")[2].split("_")):
+                assert entry.unit in units, name
+
+
 def test_rates_divide_by_the_span():
     summary = summarise(two())
     span = 1 + PROMPT_SECONDS

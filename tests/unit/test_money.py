@@ -75,6 +75,17 @@ def replicas(*lives, **changes):
     return result
 
 
+def test_every_bill_ends_with_the_run():
+    """A replica's start and its lifetime may sum to just beyond the end; pools whose bills end apart have no dearest moment."""
+    start, end = 0.042300000000000004, 12.709952539000001
+    assert start + (end - start) > end
+    result = replicas((0, 3))
+    result.meta["sim_s"] = end
+    edit(result.tables["replicas"], "start", 0, start)
+    facts = Facts(result)
+    assert paid(facts, "serve").times[-1] == facts.end
+
+
 def test_on_demand_replicas_are_paid_for_their_lives():
     cost = summarise(replicas((0, 2), (0.5, 1.5)))["cost"]
     assert cost["usd_total"] == pytest.approx(3.6 * 3)

@@ -234,6 +234,17 @@ def test_those_who_watch_links_hear_of_their_load():
     assert [time for time, _ in heard] == pytest.approx([0.0, 1.0, 1.5, 2.0, 2.15], abs=1e-8)
 
 
+def test_who_watches_no_more_hears_no_more():
+    bench, heard = Bench(10.0), {"one": [], "two": []}
+    first = bench.network.watch([0], heard["one"].append)
+    bench.network.watch([0], heard["two"].append)
+    bench.send([0], 5.0, limit=5.0)
+    bench.at(0.5, lambda: bench.network.unwatch(first))
+    bench.send([0], 5.0, at=2.0, limit=2.5)
+    bench.run()
+    assert heard == {"one": [0.5], "two": [0.5, 0.0, 0.25, 0.0]}
+
+
 def test_usage_adds_up_however_long_the_run():
     bench = Bench(10.0, 10.0, 10.0)
     for number in range(40):

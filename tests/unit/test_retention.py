@@ -48,6 +48,7 @@ def test_decisions():
     assert decide("lru") == LET_GO
     assert decide("keep") == Fate(math.inf)
     assert decide("ttl", seconds="3s") == Fate(3.0)
+    assert decide("ttl", seconds="3s", firm=True) == Fate(3.0, firm=True)
     assert decide("offload", after=2) == Fate(2.0, True)
     assert decide("predictive") == Fate(10.0)
     assert decide("predictive", lifetime=4.0) == LET_GO
@@ -212,3 +213,43 @@ def test_keeping_costs_nobody_a_block():
     assert 0 < replicas["kept_peak_blocks"][0] <= 2000
     assert replicas["left_blocks"][0] == 0
     assert result.summary["requests"]["completed"] == 300
+
+
+@pytest.mark.parametrize(("retention", "loses"), [({"kind": "keep"}, "a"), ({"kind": "ttl", "seconds": "1h", "firm": True}, "b")])
+def test_who_loses_what_was_kept_when_room_is_short(retention, loses):
+    """Sessions a and b leave 600 tokens each in a cache of 1600, and a request of 900 comes. Of what is kept softly, the first to have been
+    kept is used up; of what is kept firmly, the program that came last is let go, as nothing runs that would make room.
+    """
+    def session(name, start, tokens, turns):
+        lengths = {"kind": "fixed", "input": tokens, "output": 100}
+        turns = {"kind": "sessions", "rate": 1000, "num_sessions": 1, "turns": turns, "turns_law": "fixed", "think_time": "10s"}
+        return turns | {"name": name, "start": start, "lengths": lengths}
+
+    engine = {"num_gpu_blocks_override": 100, "max_model_len": 1600, "retention": retention}
+    load = [session("a", 0, 500, 2), session("b", 2, 500, 2), session("c", 5, 800, 1)]
+    cluster = {"pools": [{"gpu": "l4", "engine": engine}]}
+    result = sim.run({"model": "Qwen/Qwen2.5-0.5B", "cluster": cluster, "workloads": load})
+    found = result.requests[result.requests.input_tokens > 1000].set_index("workload").cached_tokens
+    kept = "b" if loses == "a" else "a"
+    assert found[kept] > found[loses] + 150
+    assert all(check["ok"] for check in result.summary["audit"].values())
+
+
+def test_who_needs_room_that_is_pinned_waits_while_others_run():
+    """What b pins is not given to c as long as a runs; it is when a has ended, or when its time is over."""
+    def admitted(firm):
+        lengths = {"kind": "fixed", "input": 100, "output": 1400}
+        long = {"kind": "poisson", "rate": 1000, "num_requests": 1, "lengths": lengths, "name": "a"}
+        short = {"kind": "sessions", "rate": 1000, "num_sessions": 1, "turns": 2, "turns_law": "fixed", "think_time": "1h", "name": "b"}
+        late = {"kind": "poisson", "rate": 1000, "num_requests": 1, "start": 2, "name": "c"}
+        late |= {"lengths": {"kind": "fixed", "input": 900, "output": 5}}
+        load = [long, short | {"lengths": {"kind": "fixed", "input": 300, "output": 10}}, late]
+        engine = {"num_gpu_blocks_override": 100, "max_model_len": 1600, "retention": {"kind": "ttl", "seconds": "1h", "firm": firm}}
+        cluster = {"pools": [{"gpu": "l4", "engine": engine}]}
+        found = sim.run({"model": "Qwen/Qwen2.5-0.5B", "cluster": cluster, "workloads": load}).requests.groupby("workload").first()
+        return found.admitted["c"] - found.arrival["c"], found.last_token["a"] - found.arrival["c"]
+
+    waited, _ = admitted(False)
+    assert waited < 0.1
+    waited, ended = admitted(True)
+    assert 0.1 < waited <= ended + 0.1

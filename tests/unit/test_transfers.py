@@ -16,9 +16,10 @@ from sim.physics.base import Work
 from sim.physics.step import EngineStep
 from sim.physics.topology import build
 from sim.spec.hardware import gpu
+from sim.spec.layout import Parallel
 from sim.spec.llm import llm
 from sim.spec.network import Network
-from sim.spec.scenario import Parallel, Pool
+from sim.spec.scenario import Pool
 from sim.world.clock import Clock
 from sim.world.congestion import Congestion, links
 
@@ -77,6 +78,18 @@ def test_attention_groups_take_turns():
     assert cards["bytes"].tolist() == pytest.approx([3 * 1000 * PER_TOKEN] * 4)
 
 
+@pytest.mark.parametrize(("others", "parts"), [(0, 1), (1, 2), (3, 4)])
+def test_a_hand_on_shares_the_spine_with_whatever_else_is_there(others, parts):
+    """Each host below its own leaf, with 50 GB/s up and down: copies of whole hosts fill both while the keys and values pass."""
+    fabric = {"kind": "leaf_spine", "hosts_per_leaf": 1, "oversubscription": 8, "nic_latency": 0, "switch_latency": 0}
+    roles = [pool("a", role="prefill"), pool("b", role="decode")]
+    copies = [{"kind": "transfers", "name": f"c{n}", "what": "copy", "source": "a", "target": "b", "bytes": "50GB"} for n in range(others)]
+    wanted = {"model": MODEL, "cluster": {"pools": roles, "network": network(fabric=fabric), "disaggregation": {"layerwise": False}},
+              "workloads": [{"kind": "constant", "rate": 10, "num_requests": 5, "lengths": LENGTHS}, *copies]}  # fmt: skip
+    moved = sim.run(wanted).tables["transfers"]
+    np.testing.assert_allclose(moved["end"] - moved["start"], parts * 1000 * PER_TOKEN / NIC, rtol=1e-3)
+
+
 def test_limits_and_latency_of_hand_ons_still_count():
     roles = [pool("a", role="prefill"), pool("b", role="decode")]
     result = run(roles, disaggregation={"layerwise": False, "bandwidth": "1GB/s", "latency": "5ms"})
@@ -125,8 +138,8 @@ def step_model(layout):
 
 
 class Poked:
-    def __init__(self):
-        self.times = 0
+    def __init__(self, model):
+        self.model, self.times = model, 0
 
     def poke(self):
         self.times += 1
@@ -135,10 +148,10 @@ class Poked:
 def test_collectives_get_what_flows_leave():
     model, record = step_model((("tp", 8),)), tables()["slowdowns"]
     slowed = Congestion(Clock(), 3, model, record)
-    slowed.engine = poked = Poked()
-    plain, quiet = model.line(40, 12000), slowed.line(40, 12000)
-    assert quiet == plain
+    slowed.engine = poked = Poked(model)
+    plain = model.line(40, 12000)
     slowed.changed(0.75)
+    assert poked.model is slowed
     seconds, slope, steps = slowed.line(40, 12000)
     network = model.step(Work((), 40, 12000)).network
     assert seconds == pytest.approx(plain[0] + 3 * network, rel=1e-9)
@@ -147,9 +160,27 @@ def test_collectives_get_what_flows_leave():
     assert cost.seconds == pytest.approx(seconds, rel=1e-9)
     assert cost.network == pytest.approx(4 * network)
     slowed.changed(0.0)
-    assert slowed.line(40, 12000) == plain
+    assert poked.model is model
     assert poked.times == 2
     assert record["seconds"].tolist() == pytest.approx([3 * network] * 2)
+
+
+def test_a_flow_takes_its_share_of_a_link_from_the_steps_of_a_run():
+    """Weights come in at a quarter of what each PCIe port of a replica carries, so its collectives take a third longer."""
+    pcie = gpu("l40s").pcie
+    serve = {"name": "serve", "gpu": "l40s", "parallel": {"tp": 2}, "engine": {"max_model_len": 2000}}
+    site = {"fabric": FLAT, "hosts": [{"gpu": "l40s"}], "stores": [{"name": "store", "bandwidth": "1TB/s"}]}
+    work = {"kind": "constant", "rate": 1, "num_requests": 1, "lengths": {"kind": "fixed", "input": 100, "output": 50}}
+    sent = {"kind": "transfers", "source": "store", "target": "serve", "bytes": 3 * pcie / 2, "bandwidth": pcie / 2}
+    wanted = {"model": MODEL, "cluster": {"pools": [serve], "network": site}, "workloads": [work]}
+    quiet, loaded = sim.run(wanted), sim.run(wanted | {"workloads": [work, sent]})
+    model = EngineStep(llm(MODEL), gpu("l40s"), Pool(gpu="l40s", parallel=Parallel(tp=2)))
+    taken = 1 / 4  # half of the limit into each of two ports
+    more = model.network(1, ()) * taken / (1 - taken)
+    assert loaded.tables["slowdowns"]["share"].tolist() == pytest.approx([taken] * len(loaded.tables["slowdowns"]))
+    steps = [(result.tables["requests"]["last_token"] - result.tables["requests"]["first_token"])[0] / 49 for result in (quiet, loaded)]
+    assert steps[1] - steps[0] == pytest.approx(more, rel=1e-6)
+    assert more > 1e-5
 
 
 def test_which_links_collectives_use():
@@ -210,6 +241,15 @@ def test_a_pool_of_one_has_nobody_else_to_send_to():
     assert result.summary["network"]["deliveries"]["weight_sync"]["in_vain"] == 1
 
 
+@pytest.mark.parametrize(("source", "target"), [("serve", "serve"), ("serve", "store"), ("store", "serve")])
+def test_a_pool_without_a_ready_replica_neither_sends_nor_receives(source, target):
+    start = {"image": 0, "weights": 1, "init": 0, "capture": 0, "cold": True}
+    result = run([pool(start=start)], {"kind": "transfers", "source": source, "target": target})
+    sent = result.tables["deliveries"]
+    assert (sent["receivers"][0], sent["end"][0]) == (0, 0.0)
+    assert not len(result.tables["flows"])
+
+
 def test_transfers_alone_are_no_traffic():
     wanted = {"model": MODEL, "cluster": {"pools": [pool()], "network": network()},
               "workloads": [{"kind": "transfers", "source": "store", "target": "serve"}]}  # fmt: skip
@@ -253,3 +293,16 @@ def test_regions_that_no_bytes_connect():
                  "workloads": [sent, {"kind": "transfers", "source": "a", "target": "b"}]})  # fmt: skip
     assert "keys and values of prefill pools in region 'us' do not reach region 'eu'" in str(caught.value)
     assert "no wan with a bandwidth connects 'us', where a is, with 'eu'" in str(caught.value)
+
+
+def test_stores_that_no_bytes_connect():
+    hosts = [{"gpu": "h100_sxm", "region": region} for region in ("us", "eu")]
+    stores = [{"name": name, "bandwidth": "1GB/s", "region": name} for name in ("us", "eu")]
+    away = network() | {"hosts": hosts, "stores": stores, "wan": [{"between": ["us", "eu"], "latency": "40ms"}]}
+    tier = {"kind": "remote", "capacity": "1GB", "store": "eu"}
+    far = {"start": {"weights": {"store": "eu"}, "cold": True}, "engine": {"kv_tiers": [tier]}}
+    sent = {"kind": "constant", "rate": 5, "num_requests": 5, "lengths": LENGTHS, "region": "us"}
+    with pytest.raises(BadInput) as caught:
+        sim.run({"model": MODEL, "cluster": {"pools": [pool(region="us", **far)], "network": away}, "workloads": [sent]})
+    for key in ("start.weights", "engine.kv_tiers.0"):
+        assert f"cluster.pools.0.{key}.store: found 'eu' in region 'eu'; no wan with a bandwidth connects it with 'us'" in str(caught.value)

@@ -11,10 +11,11 @@ from calibrate.profile import write
 from sim.core.errors import BadInput
 from sim.physics.kernels import Kernels
 from sim.physics.step import EngineStep
+from sim.spec.engine import EngineOptions
 from sim.spec.fit import Fit, of_version, release, same_release
 from sim.spec.hardware import Gpu, gpu
 from sim.spec.llm import llm
-from sim.spec.scenario import EngineOptions, Pool
+from sim.spec.scenario import Pool
 from sim.study.validate.releases import by_release
 
 CHIP = gpu("h100_sxm")

@@ -130,8 +130,8 @@ def test_a_model_that_does_not_fit_is_reported_with_its_line(tmp_path):
 @pytest.mark.parametrize("kind", WORKLOADS.names())
 def test_every_workload_says_whether_it_is_a_closed_loop(kind):
     law = WORKLOADS.find(kind).closed_loop
-    # Whether sessions and traces wait for answers is the user's choice.
-    assert isinstance(law, property) if kind in ("sessions", "trace") else law is (kind in ("closed", "transfers"))
+    # Whether sessions, agents and traces wait for answers is the user's choice.
+    assert isinstance(law, property) if kind in ("sessions", "trace", "agents", "agent_trace") else law is (kind in ("closed", "transfers"))
 
 
 def weight(workload: dict) -> float:
