@@ -19,6 +19,8 @@ class Crew(Traffic):
     """
 
     programs: ClassVar[bool] = True
+    # What an agent will still generate hangs on sub-agents, budgets and compactions, so that no request of it says so.
+    foresees: ClassVar[bool] = False
     preset: str | None = None
     agent: str | None = None
     agents: dict[str, Kind] = field(default_factory=dict)

@@ -48,12 +48,12 @@ class AgentTrace(Traffic):
     length.
     """
 
-    path: Annotated[str | tuple[str, ...], FILE]
+    path: Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)], FILE]
     format: str = "auto"
     rate_scale: Ratio = 1.0
     rate: Rate | None = None
     concurrency: Clients | None = None
-    sessions: tuple[str, ...] | None = None
+    sessions: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     num_sessions: Count | None = None
     start: NonNegativeSeconds = 0.0
     duration: PositiveSeconds | None = None

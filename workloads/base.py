@@ -84,6 +84,12 @@ class Client(Protocol):
     def closing(self, call: Callable[[], None]) -> None:
         """Have something done when the clock has stopped: what is unfinished is noted then."""
 
+    def trainer(self, name: str) -> Any:
+        """A trainer of the cluster (`sim/world/trainer.py`), the only one where the name is empty. Raises BadInput when there is none."""
+
+    def control(self, pool: str) -> Any:
+        """What a workload that `trains` may do to the replicas of a pool: a `Control` (`sim/world/control.py`)."""
+
     def transfer(self, order: Transfer) -> Any:
         """Have bytes moved; the SimPy event returned succeeds when all receivers have them."""
 
@@ -96,14 +102,15 @@ class Client(Protocol):
 class Workload(Protocol):
     """`closed_loop`: the load waits for answers, so it bends to the cluster and cannot overload it. `sends`: it sends requests.
 
-    `programs`: it calls requests off. `shared_prefix`: tokens at the front of every prompt that all its requests have in common, such as
-    a system prompt. `adapters`: which low-rank adapters they ask for.
+    `programs`: it calls requests off. `trains`: it pauses replicas and changes their weights. `shared_prefix`: tokens at the front of every
+    prompt that all its requests have in common, such as a system prompt. `adapters`: which low-rank adapters they ask for.
     """
 
     name: str
     closed_loop: ClassVar[bool]
     sends: ClassVar[bool]
     programs: ClassVar[bool]
+    trains: ClassVar[bool]
     shared_prefix: int
     model: str
     priority: int
@@ -144,6 +151,7 @@ class Traffic:
 
     sends: ClassVar[bool] = True
     programs: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
     name: str = ""
     shared_prefix: Cached = 0
     prefixes: Prefixes | None = None

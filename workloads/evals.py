@@ -16,7 +16,7 @@ from sim.spec.frozen import Spec
 from sim.spec.law import Law
 from workloads._crew import Crew, needless
 from workloads.base import Client, Clients, Count, NonNegativeSeconds, Samples, pairs, prepared
-from workloads.programs import checks
+from workloads.programs import checks, presets
 from workloads.programs.base import Program, Role
 from workloads.programs.checks import Whole
 from workloads.programs.declared import Declared
@@ -60,6 +60,8 @@ class Evals(Crew):
         found = super().complete(options)
         if isinstance(options.get("preset"), str):
             found = {key: value for key, value in found.items() if key in options or key not in ("turns", "think_time")}
+            if "mix" not in options:
+                found = presets.alone(found, options.get("agent"), options.get("agents") or ())
         return found
 
     @classmethod

@@ -52,6 +52,7 @@ class Transfers:
     closed_loop: ClassVar[bool] = True
     sends: ClassVar[bool] = False
     programs: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
     shared_prefix: ClassVar[int] = 0
     model: ClassVar[str] = ""
     adapters: ClassVar[Adapters | None] = None

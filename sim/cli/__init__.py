@@ -195,7 +195,8 @@ def _write_page(folder: Path, render: Callable[[Path], str]) -> None:
 def kinds(family: str | None, as_json: bool) -> None:
     """List what can be plugged in, of one FAMILY (router, workload, ...) or of all, with the options of each kind.
 
-    The families gpu, node, model, prices and grid are the catalogue of hardware, models, price books and electricity.
+    The families gpu, node, cpu_node, model, prices and grid are the catalogue of hardware, models, price books and electricity;
+    agent_preset and agent_format are agents ready made and formats of their traces.
     """
     from sim.core.errors import did_you_mean
     from sim.core.registry import FAMILIES

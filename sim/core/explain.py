@@ -34,6 +34,7 @@ WANTED = {
     "greater_than_equal": "a value of at least {ge} is wanted",
     "less_than": "a value below {lt} is wanted",
     "less_than_equal": "a value of at most {le} is wanted",
+    "string_too_short": "a name of at least {min_length} character is wanted",
     "too_short": "at least {min_length} is wanted",
     "too_long": "at most {max_length} are wanted",
     "tuple_type": "a list is wanted",
@@ -46,6 +47,7 @@ WANTED = {
     "literal_error": "{expected} is wanted",
 }
 _NUMBER = re.compile(r"\s*\$?(\d+(?:\.\d+)?)\s*([kKM]?\b|)")
+HOMES = 3  # named of the places where a key is known
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
@@ -123,7 +125,8 @@ def _suggest(key: str, known: Sequence[str], model: type[BaseModel]) -> str:
         return KEYS[spelled(key)]
     nearest = did_you_mean(key, known)
     homes = [] if nearest.startswith("did") else [_dotted(home) or "the top level" for home in _homes(model, key, ())]
-    return f"it belongs to {' or '.join(homes)}" if homes else nearest
+    more = [f"{len(homes) - HOMES} more"] if len(homes) > HOMES else []
+    return f"it belongs to {' or '.join([*homes[:HOMES], *more])}" if homes else nearest
 
 
 def _homes(model: Any, key: str, loc: Loc, above: tuple[Any, ...] = ()) -> Iterator[Loc]:

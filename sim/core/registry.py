@@ -85,6 +85,8 @@ BATCHERS = Family("batcher", "sim.policy.batch")
 ORDERS = Family("order", "sim.policy.order")
 RETENTIONS = Family("retention", "sim.policy.retain")
 PLACERS = Family("placer", "sim.policy.place")
+STALENESS = Family("staleness", "sim.policy.stale")
+TAILS = Family("tail", "sim.policy.tail")
 AUTOSCALERS = Family("autoscaler", "sim.policy.scale")
 WORKLOADS = Family("workload", "workloads")
 LENGTHS = Family("lengths", "workloads.lengths")
@@ -92,7 +94,9 @@ FORMATS = Family("format", "workloads.formats")
 AGENT_FORMATS = Family("agent trace format", "workloads.programs.readers")
 FAMILIES = {
     family.name: family
-    for family in (ROUTERS, ADMISSIONS, GATES, BATCHERS, ORDERS, RETENTIONS, PLACERS, AUTOSCALERS, WORKLOADS, LENGTHS, FORMATS)
+    for family in (
+        ROUTERS, ADMISSIONS, GATES, BATCHERS, ORDERS, RETENTIONS, PLACERS, AUTOSCALERS, STALENESS, TAILS, WORKLOADS, LENGTHS, FORMATS,
+    )
 }
 
 

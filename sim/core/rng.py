@@ -71,6 +71,21 @@ def mix(one: int, other: int) -> int:
     return z ^ (z >> 31)
 
 
+def mixes(one: int, others: np.ndarray) -> np.ndarray:
+    """`mix` of a number with each of an array of others (uint64).
+
+    >>> [int(z) for z in mixes(5, np.array([3, 9], dtype="u8"))] == [mix(5, 3), mix(5, 9)]
+    True
+    """
+    z = others * np.uint64(0xD1B54A32D192ED03)
+    z += np.uint64((one * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & 0xFFFFFFFFFFFFFFFF)
+    z ^= z >> np.uint64(30)
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    z ^= z >> np.uint64(27)
+    z *= np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
 class Luck:
     """The luck of one thing, such as an agent: uniform numbers in [0, 1) one after the other, and a luck of their own for its parts.
 

@@ -189,6 +189,14 @@ LOSSES = (
     Column("stalled", "f8", "its last token, where it was preempted or handed on since then, s (NaN: it was not)"),
     Column("computed", "i4", "tokens of it in the KV cache then"),
 )
+PAUSES = (
+    Column("replica", "i4", "row of `replicas`"),
+    Column("start", "f8", "since when it made no step, s"),
+    Column("end", "f8", "until when, s (NaN: cut off)"),
+    Column("why", "i4", "drain: others were not there yet", ("update", "sleep", "drain")),
+    Column("standing", "i4", "requests that had tokens before, and got the next one after it"),
+    Column("forgotten", "i8", "tokens whose keys and values were thrown away, to be computed again but for what is found in the cache"),
+)
 AGENTS = (
     Column("agent", "i8", "number of an agent, also that of its session in `requests`"),
     Column("root", "i8", "number of the agent that its session began with"),
@@ -217,8 +225,9 @@ TURNS = (
     Column("agent", "i8", "row of `agents` by its number"),
     Column("turn", "i4", "messages its user had sent by then"),
     Column("cause", "i4", "why it was made: what was added to the context last; task: what a sub-agent was told; more: nothing was; "
-           "summary: to write one; compaction: the first call after that; retry: of one that failed",
-           ("user", "task", "tool", "subagent", "more", "summary", "compaction", "retry")),
+           "summary: to write one; compaction: the first call after that; retry: of one that failed; edit: a user's message, the history "
+           "before it rewritten",
+           ("user", "task", "tool", "subagent", "more", "summary", "compaction", "retry", "edit")),
     Column("context", "i4", "prompt tokens"),
     Column("new", "i4", "of them, those that were not part of the call before it or its answer"),
     Column("gap", "f8", "seconds since that one ended (NaN: it is the first)"),
@@ -274,12 +283,44 @@ SANDBOX_NODES = (
     Column("pulled", "f8", "bytes of images pulled"),
     Column("cpu_s", "f8", "core-seconds of commands"),
 )
+TRAIN_STEPS = (
+    Column("trainer", "i4", "a trainer of the cluster", ()),
+    Column("workload", "i4", "who drives it", ()),
+    Column("step", "i8", "number of the update, from 0; one that samples are accumulated for as they come has several rows"),
+    Column("start", "f8", "its begin, s"),
+    Column("end", "f8", "its end, s"),
+    Column("samples", "i8", "samples trained on, once for each epoch"),
+    Column("tokens", "i8", "their tokens"),
+    Column("micro_batches", "i8", "micro-batches of each rank"),
+    Column("flops", "f8", "FLOP of the model, attention counted causally, nothing that is recomputed"),
+    Column("flops_full", "f8", "the same, attention counted as if it were not causal"),
+    Column("computed", "f8", "FLOP that the GPUs computed, recomputation included"),
+    Column("forward", "f8", "of the seconds of the update: forward passes of the mean rank"),
+    Column("backward", "f8", "its backward passes"),
+    Column("recompute", "f8", "activations computed again"),
+    Column("network", "f8", "collectives that nothing hides"),
+    Column("launch", "f8", "the host launching kernels, beyond the GPU's time"),
+    Column("imbalance", "f8", "the mean rank waiting for the slowest"),
+    Column("bubble", "f8", "the pipeline filling and draining"),
+    Column("gradients", "f8", "gradients summed at the end, weights gathered at the begin, as far as nothing hides it"),
+    Column("optimizer", "f8", "the optimizer's step"),
+    Column("offload", "f8", "its states coming from the host's memory and going back"),
+    Column("overhead", "f8", "the host, as the scenario states it"),
+)
+TRAIN_STATES = (
+    Column("trainer", "i4", "a trainer of the cluster", ()),
+    Column("state", "i4", "what it did",
+           ("wait", "data", "logprob", "reference", "update", "publish", "checkpoint", "onload", "offload", "asleep", "down")),
+    Column("start", "f8", "since when, s"),
+    Column("end", "f8", "until when, s"),
+)
 TABLES = {
     "requests": REQUESTS, "stretches": STRETCHES, "stalls": STALLS, "replicas": REPLICAS, "transfers": TRANSFERS, "adapters": ADAPTERS,
     "stages": STAGES, "flows": FLOWS, "links": LINKS, "usage": USAGE, "starts": STARTS, "held": HELD, "places": PLACES, "scaling": SCALING,
     "attempts": ATTEMPTS, "agents": AGENTS, "turns": TURNS, "tool_calls": TOOL_CALLS,
     "sandboxes": SANDBOXES, "sandbox_nodes": SANDBOX_NODES,
-    "gate": GATE, "losses": LOSSES, "slowdowns": SLOWDOWNS, "deliveries": DELIVERIES,
+    "gate": GATE, "losses": LOSSES, "pauses": PAUSES, "slowdowns": SLOWDOWNS, "deliveries": DELIVERIES,
+    "train_steps": TRAIN_STEPS, "train_states": TRAIN_STATES,
 }  # fmt: skip
 
 

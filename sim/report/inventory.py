@@ -10,12 +10,14 @@ from typing import Any
 from sim.core.errors import BadInput, Problem
 from sim.physics.cabling import Cabling, box
 from sim.physics.memory import divide
+from sim.physics.trainer import TrainStep
 from sim.report.words import number, scaled, seconds
 from sim.spec.hardware import gpu
 from sim.spec.llm import llm
 from sim.spec.load import located
 from sim.spec.network import Network
 from sim.spec.scenario import Pool, Scenario
+from sim.spec.trainer import Trainer
 
 Facts = dict[str, Any]
 WORDS = {"leaf_spine": "leaf switches", "rails": "pods of rails", "flat": "one switch"}
@@ -25,7 +27,9 @@ def inventory(scenario: Scenario) -> Facts:
     """`network` (None without one) and `pools`. Raises BadInput where a model does not fit on its GPUs."""
     network = scenario.cluster.network
     pools = [_pool(scenario, index, pool) for index, pool in enumerate(scenario.cluster.pools)]
-    return {"name": scenario.name, "network": _network(network) if network else None, "pools": pools}
+    trainers = [_trainer(scenario, index, trainer) for index, trainer in enumerate(scenario.cluster.trainers)]
+    found = {"name": scenario.name, "network": _network(network) if network else None, "pools": pools}
+    return {**found, "trainers": trainers} if trainers else found
 
 
 def _network(network: Network) -> Facts:
@@ -106,6 +110,18 @@ def _pool(scenario: Scenario, index: int, pool: Pool) -> Facts:
     }  # fmt: skip
 
 
+def _trainer(scenario: Scenario, index: int, trainer: Trainer) -> Facts:
+    try:
+        model = TrainStep(llm(trainer.model or scenario.model), trainer, f"cluster.trainers.{index}")
+    except BadInput as error:
+        raise BadInput(located([Problem(*problem) for problem in error.problems], scenario)) from None
+    layout = {**{name: size for name, size in trainer.parallel.model_dump().items() if size and size > 1}, "dp": trainer.dp}
+    return {
+        "name": trainer.name, "model": model.llm.name, "gpu": model.gpu.name, "node": model.node.name, "gpus": trainer.gpus,
+        "backend": trainer.backend, "layout": layout, "memory": {**model.memory._asdict(), "left": model.memory.left},
+    }  # fmt: skip
+
+
 def _there(network: Network | None, pool: Pool, usual: str) -> int | None:
     """How many GPUs there are that replicas of a pool could take; None without a network."""
     if network is None:
@@ -128,9 +144,15 @@ def text(facts: Facts) -> str:
         lines += [f"  wan {' - '.join(wan['between'])}: {wan_words(wan)}" for wan in network["wan"]]
     else:
         lines += ["no network is given: every transfer has its link to itself"]
-    lines += ["pools"]
+    lines += ["pools"] if facts["pools"] else []
     for pool in facts["pools"]:
         lines += [f"  {pool['name']}: {pool_words(pool)}", f"    {memory_words(pool['memory'])}"]
+    lines += ["trainers"] if "trainers" in facts else []
+    for one in facts.get("trainers", ()):
+        shape = ", ".join(f"{name} {size}" for name, size in one["layout"].items())
+        lines.append(f"  {one['name']}: {one['model']} on {one['gpus']:,} x {one['gpu']} by {one['backend']} ({shape})")
+        parts = [f"{name} {scaled(size)}B" for name, size in one["memory"].items() if name not in ("budget", "left", "host") and size]
+        lines.append(f"    of {scaled(one['memory']['budget'])}B a GPU: {', '.join(parts)}; {scaled(one['memory']['left'])}B are left")
     return "\n".join(lines)
 
 

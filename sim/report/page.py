@@ -7,11 +7,11 @@ from importlib.resources import files
 from typing import Any
 
 from sim.core.errors import BadInput
-from sim.report import callers, economics, fleet, links, services
+from sim.report import agents, callers, economics, fleet, links, sandboxes, services, training
 from sim.report.plots import Plot
 from sim.report.section import Sheet
 from sim.report.text import WHY
-from sim.report.words import dollars, figure, number, percent, scaled, seconds, together
+from sim.report.words import DASH, dollars, figure, number, percent, scaled, seconds, together
 from sim.spec.hardware import KINDS
 from sim.study.metrics import METRICS, Facts
 from sim.study.result import Result
@@ -22,13 +22,14 @@ KIND_MARKS = {"measured": "good", "fitted": "good", "datasheet": "none", "judgem
 CHECKS = {
     "I1": "Every request ends once", "I2": "KV blocks are conserved", "I3": "Time runs forwards", "I4": "No idle engine with work",
     "I5": "Same seed, same tables", "I6": "No step beats the roofline", "I7": "No link beats its bandwidth",
+    "I8": "GPU-seconds of trainers add up",
     "tokens": "Tokens are conserved", "littles_law": "Little's law", "lives": "Replicas work while they live",
     "agents": "Families of agents are whole", "sandboxes": "Every sandbox is given back",
 }  # fmt: skip
 
 
 def render(result: Result) -> str:
-    """The page. Raises nothing of its own: figures a run does not have show as a dash."""
+    """The page. Raises nothing of its own: figures a run does not have are left out."""
     from jinja2 import Environment, StrictUndefined
 
     from sim.spec.load import dump
@@ -50,7 +51,8 @@ def render(result: Result) -> str:
 def _plots(facts: Facts, summary: dict[str, Any]) -> list[Plot]:
     from sim.report.plots import plots
 
-    return [*fleet.plots(facts, summary), *plots(facts), *callers.plots(facts, summary), *links.plots(facts), *economics.plots(facts)]
+    about = [*agents.plots(facts, summary), *sandboxes.plots(facts, summary), *fleet.plots(facts, summary)]
+    return [*about, *plots(facts), *callers.plots(facts, summary), *links.plots(facts), *economics.plots(facts)]
 
 
 def _drawing(result: Result) -> str:
@@ -68,7 +70,8 @@ def _drawing(result: Result) -> str:
 def _sheets(facts: Facts, summary: dict[str, Any]) -> list[Sheet]:
     """The tables of the page, of what the run had."""
     apart = services.sheets(summary)
-    found = [*fleet.sheets(facts, summary), *apart, *callers.sheets(summary), *links.sheets(summary), *economics.sheets(facts)]
+    about = [*agents.sheets(facts, summary), *sandboxes.sheets(summary), *training.sheets(summary), *fleet.sheets(facts, summary)]
+    found = [*about, *apart, *callers.sheets(summary), *links.sheets(summary), *economics.sheets(facts)]
     return [sheet for sheet in found if sheet.rows]
 
 
@@ -76,6 +79,7 @@ def _setting(result: Result) -> str:
     """One line: what ran on what."""
     scaled_pools = {pool.name for pool in result.scenario.cluster.pools if pool.autoscale is not None}
     pools = Counter(f"{pool['model']} on {'up to ' * (pool['name'] in scaled_pools)}{_layout(pool)}" for pool in result.meta["pools"])
+    pools.update(f"{one['model']} trained on {one['gpus']:,} × {one['gpu']}" for one in result.meta.get("trainers", []))
     kinds = Counter(str(workload["kind"]) for workload in result.scenario.workloads)
     said = "; ".join(f"{count} pools, each of {what}" if count > 1 else what for what, count in pools.items())
     traffic = ", ".join(f"{count} × {kind}" if count > 1 else kind for kind, count in kinds.items())
@@ -97,6 +101,7 @@ def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
     """The key figures; what they are worth in an overload is said on them."""
     rates, gpu, slo, requests = summary["throughput"], summary["gpu"], summary["slo"], summary["requests"]
     cards = [
+        *(_card(*card) for card in (*agents.cards(summary), *training.cards(summary))),
         _card("Output tokens per second", number(rates["output_tokens_per_s"]), f"{number(rates['output_tokens_per_s_per_gpu'])} per GPU"),
         _card("Requests per second", number(rates["requests_per_s"]), f"{requests['completed']:,} of {requests['arrived']:,} completed"),
     ]
@@ -107,12 +112,12 @@ def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
         goodput = f"wanted {percent(slo['target'])}; goodput {number(slo['goodput_requests_per_s'])}/s"
         cards.append(_card("Within service levels", percent(slo["attainment"]), goodput))
     kv = summary["kv"]
-    return [
-        *cards,
+    cards += [
         _card("GPUs busy", percent(gpu["busy_fraction"]), f"{_gpus(summary)}; MFU {percent(gpu['mfu'])}, MBU {percent(gpu['mbu'])}"),
         _card("KV cache, peak", percent(kv["peak_fraction"]), f"{kv['preemptions']:,} preemptions"),
         *(_card(*card) for card in economics.cards(summary)),
     ]
+    return [card for card in cards if not card["value"].startswith(DASH)]
 
 
 def _gpus(summary: dict[str, Any]) -> str:
@@ -169,14 +174,15 @@ def _latency(summary: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for key, name in LATENCIES:
         unit, cells = together([(summary[key] or {}).get(p) for p in PERCENTILES])
-        rows.append({"name": f"{name}, {unit}", "doc": METRICS[key].doc, "cells": cells})
+        if any(cell != DASH for cell in cells):
+            rows.append({"name": f"{name}, {unit}", "doc": METRICS[key].doc, "cells": cells})
     return rows
 
 
 def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Titles with (name, value) rows."""
+    """Titles with (name, value) rows; those without a figure are left out."""
     rates, gpu, kv = (summary[key] for key in ("throughput", "gpu", "kv"))
-    return [
+    found: list[dict[str, Any]] = [
         {"title": "Requests", "rows": [(status.capitalize(), f"{count:,}") for status, count in summary["requests"].items()]},
         {"title": "Throughput", "rows": [
             ("Requests per second", number(rates["requests_per_s"])),
@@ -192,10 +198,14 @@ def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
             *_moved(kv["moved"]),
             ("Preemptions", f"{kv['preemptions']:,}"),
         ]},
-        *(panel._asdict() for part in (fleet, callers) for panel in part.panels(summary)),
+        *(panel._asdict() for part in (agents, sandboxes, training, fleet, callers) for panel in part.panels(summary)),
         *economics.panels(summary),
         *services.panels(summary),
     ]  # fmt: skip
+    if not summary["requests"]["arrived"]:
+        found = found[3:]
+    said = [panel | {"rows": [row for row in panel["rows"] if not row[1].startswith(DASH)]} for panel in found]
+    return [panel for panel in said if panel["rows"]]
 
 
 def _moved(flows: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -37,11 +37,11 @@ class Timeline:
         arrivals, waiting, running, used = np.zeros(len(self.coarse) - 1), *(Bins(self.edges) for _ in range(3))
         busy = {(pool, prompts): Bins(self.edges) for pool in facts.pools for prompts in (False, True)}
         for page in facts.requests():
-            admitted, last = page["admitted"], page["last_token"]
+            admitted = page["admitted"]
             begun = ~np.isnan(admitted)
             arrivals += np.histogram(page["arrival"], self.coarse)[0]
             waiting.add(page["arrival"], facts.admissions(page))
-            running.add(admitted[begun], np.where(np.isnan(last), facts.end, last)[begun])
+            running.add(admitted[begun], facts.departures(page)[begun])
         pools = np.array(facts.pool_of_replica)
         for stretches in facts.stretches():
             start, end, gpus, kinds = stretches["start"], stretches.end, stretches.gpus, stretches["prefills"] > 0
@@ -79,13 +79,15 @@ def plots(facts: Facts) -> list[Plot]:
         for measure, title in (("ttft", "Time to first token"), ("tpot", "Time per output token"), ("e2e", "End-to-end latency")):
             values = facts.times(measure)
             if len(values):
-                drawn.append(_spread(facts, measure, title, values))
+                limit = request_limits(facts.result.scenario.slo).get(measure)
+                drawn.append(spread(title, values, ("completed requests", measure.upper()), limit))
     return drawn
 
 
 def _traffic(facts: Facts, line: Timeline) -> Plot:
     rate, waiting = line.rate, line.waiting
-    note = f"Arrivals peak at {rate.max():.3g} a second; at most {number(float(waiting.max()))} requests wait at once, averaged over a bin."
+    most = f"at most {number(float(waiting.max()))} requests wait at once, averaged over a bin"
+    note = f"Arrivals peak at {number(float(rate.max()))} a second; {most}."
 
     def draw(axes: Any, clock: float) -> None:
         axes[0].stairs(rate, line.coarse / clock, color=SERIES[0], fill=True, alpha=0.75)
@@ -141,13 +143,12 @@ def _pools(facts: Facts, line: Timeline) -> Plot:
     return over_time("Busy GPUs by pool", note, facts, draw, rows=1)
 
 
-def _spread(facts: Facts, measure: str, title: str, values: np.ndarray) -> Plot:
-    """Share of completed requests at or below each value."""
+def spread(title: str, values: np.ndarray, words: tuple[str, str], limit: float | None = None) -> Plot:
+    """Share of values (s) at or below each; `words` say what has them, and what they are. Puts them in another order."""
     shares = np.unique(np.concatenate([np.linspace(0, 1, POINTS), [0.5, 0.99, 0.999]]))
     points = np.quantile(values, shares, overwrite_input=True)
     half, tail = np.interp([0.5, 0.99], shares, points)
-    limit = request_limits(facts.result.scenario.slo).get(measure)
-    note = f"Half of the completed requests take {seconds(half)} or less, 99% take {seconds(tail)} or less."
+    note = f"Half of the {words[0]} take {seconds(half)} or less, 99% take {seconds(tail)} or less."
     if limit is not None:
         note += f" The dashed line is the limit of {seconds(limit)}."
     unit, size = ("ms", 1e-3) if tail < 2 else ("s", 1.0) if half < 7200 else ("h", 3600.0)
@@ -164,10 +165,10 @@ def _spread(facts: Facts, measure: str, title: str, values: np.ndarray) -> Plot:
             _plain_decades(axes, float(np.log10(points[-1] / points[0])))
         axes.set_ylim(0, 112)
         axes.set_yticks(range(0, 101, 20))
-        axes.set_xlabel(f"{measure.upper()}, {unit}")
-        axes.set_title("completed requests at or below, %")
+        axes.set_xlabel(f"{words[1]}, {unit}")
+        axes.set_title(f"{words[0]} at or below, %")
 
-    return _figure(title, note, draw)
+    return figure(title, note, draw)
 
 
 def _beside(value: float, points: np.ndarray, half: bool) -> dict[str, Any]:
@@ -202,17 +203,18 @@ def over_time(title: str, note: str, facts: Facts, draw: Callable[[Any, float], 
     from matplotlib.figure import Figure
 
     unit, clock = next(((u, s) for s, u in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")) if facts.end >= 2 * s), ("s", 1.0))
-    figure = Figure(figsize=(4.3, max(3.0, 1.45 * rows)), layout="constrained")
-    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+    drawn = Figure(figsize=(4.3, max(3.0, 1.45 * rows)), layout="constrained")
+    axes = drawn.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     draw(axes, clock)
     axes[-1].set_xlabel(f"time, {unit}")
     axes[-1].set_xlim(facts.begin / clock, facts.end / clock)
-    return Plot(title, note, svg(figure, title, f"{title}. {note}"))
+    return Plot(title, note, svg(drawn, title, f"{title}. {note}"))
 
 
-def _figure(title: str, note: str, draw: Callable[[Any], None]) -> Plot:
+def figure(title: str, note: str, draw: Callable[[Any], None]) -> Plot:
+    """A figure of one pair of axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.3, 3.0), layout="constrained")
-    draw(figure.subplots())
-    return Plot(title, note, svg(figure, title, f"{title}. {note}"))
+    drawn = Figure(figsize=(4.3, 3.0), layout="constrained")
+    draw(drawn.subplots())
+    return Plot(title, note, svg(drawn, title, f"{title}. {note}"))

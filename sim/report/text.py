@@ -47,8 +47,12 @@ def block(summary: Mapping[str, Any]) -> str:
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
     yield from _verdict(summary)
+    requests, trains = summary["requests"], summary.get("training")
+    if trains and not requests["arrived"]:
+        yield from _trainers(trains)
+        yield "=" * WIDTH
+        return
     yield _title("Serving Benchmark Result", "=")
-    requests = summary["requests"]
     yield _row("Successful requests:", requests["completed"])
     yield from (_row(label, requests[key]) for key, label in COUNTS if requests[key])
     yield _row("Benchmark duration (s):", float(summary["run"]["sim_s"]))
@@ -70,8 +74,23 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
         if flow["seconds"]:
             yield _row(f"Mean / P99 {WHY[kind]} (ms):", flow["seconds"]["mean"] * 1e3, flow["seconds"]["p99"] * 1e3)
     yield from _services(summary)
+    yield from _agents(summary)
     yield from _fleet(summary)
+    yield from _trainers(trains or {})
     yield "=" * WIDTH
+
+
+def _trainers(found: Mapping[str, Any]) -> Iterator[str]:
+    """What was trained, how well the GPUs were used, and what it cost."""
+    for name, one in found.items():
+        yield _title(f"Trainer {name}", "-")
+        yield _row("Updates / tokens:", one["steps"], one["tokens"])
+        yield _row("Mean / P99 update (s):", *((one["step_s"] or {}).get(part) for part in ("mean", "p99")))
+        yield _row("Tokens per second and GPU, updating:", one["tokens_per_s_per_gpu"])
+        yield _row("MFU, updating / of all its time (%):", *_percents(one, "mfu", "mfu_of_time"))
+        yield from (_row(f"Time: {state} (%):", *_percents(one["state_share"], state)) for state in one["state_share"])
+        yield _row("Cost / per 1B tokens ($):", one["usd_total"], one["usd_per_billion_tokens"])
+        yield _row("Energy / per 1B tokens (kWh):", one["kwh"], one["kwh_per_billion_tokens"])
 
 
 def _services(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -98,6 +117,40 @@ def _services(summary: Mapping[str, Any]) -> Iterator[str]:
         yield _title("Adapters", "-")
         yield _row("Found on the GPU (%):", adapters["slot_hit_rate"] * 100.0)
         yield _row("Engines waited for others (s):", adapters["engines_waited_s"])
+
+
+def _agents(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Tasks of agents, evaluations, and the sandboxes they work in."""
+    agents = summary.get("agents")
+    if agents:
+        time, share = agents["task_time_s"], agents["share"] or {}
+        yield _title("Agents", "-")
+        yield _row("Tasks begun / completed:", agents["tasks"]["begun"], agents["tasks"]["completed"])
+        yield _row("Median / P95 task time (s):", *((time or {}).get(part) for part in ("p50", "p95")))
+        yield _row("Tasks per hour:", agents["tasks_per_hour"])
+        yield _row("Cost per 1,000 tasks ($):", None if agents["usd_per_task"] is None else agents["usd_per_task"] * 1e3)
+        yield _row("Time with models / queued (%):", *_percents(share, "llm", "queue"))
+        yield _row("Time at tools / for sandboxes (%):", *_percents(share, "tool", "sandbox"))
+        if summary["tools"]:
+            yield _row("GPUs idle while tools worked (%):", *_percents(summary["tools"]["gpu_idle"], "of_gpu_time"))
+        for cause, name in (("tool", "tool call"), ("user", "message")):
+            if cause in agents["cache_hit"]:
+                yield _row(f"Cached after a {name} (%):", *_percents(agents["cache_hit"], cause))
+    for name, one in (summary.get("evals") or {}).items():
+        yield _title(f"Evaluation {name}", "-")
+        yield _row("Samples:", one["samples"])
+        yield _row("Time to finish / until 90% (s):", one["finish_s"], one["done_s"]["p90"])
+    for name, pool in (summary.get("sandboxes") or {}).items():
+        yield _title(f"Sandboxes {name}", "-")
+        yield _row("At a time, peak / mean:", pool["occupancy"]["peak"], pool["occupancy"]["mean"])
+        for key, words in (("wait_s", "Wait"), ("boot_s", "Boot")):
+            yield _row(f"{words}, P50 / P99 (s):", *((pool[key] or {}).get(part) for part in ("p50", "p99")))
+        yield _row("Held with a command (%):", *_percents(pool["held"], "busy"))
+        yield _row("Cost of nodes ($):", pool["usd"])
+
+
+def _percents(shares: Mapping[str, float | None], *names: str) -> Iterator[float | None]:
+    return (None if (share := shares.get(name)) is None else share * 100.0 for name in names)
 
 
 def _fleet(summary: Mapping[str, Any]) -> Iterator[str]:

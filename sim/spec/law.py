@@ -17,9 +17,10 @@ from itertools import accumulate, pairwise
 from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from sim.core.units import parse
+from sim.spec.cpu_node import large
 from sim.spec.frozen import Spec
 
 Dist = Literal["fixed", "lognormal", "normal", "exponential", "uniform", "geometric", "negbinom", "quantiles"]
@@ -143,7 +144,10 @@ class Law(Spec):
         place = min(max(bisect_left(points, (share, -1.0)), 1), len(points) - 1)
         (left, low), (right, high) = points[place - 1], points[place]
         part = (share - left) / (right - left) if right > left else 1.0
-        return low * (high / low) ** part if low > 0 and high > 0 else low + part * (high - low)
+        if low > 0 and math.isfinite(high / low):
+            grown: float = low * (high / low) ** part
+            return grown
+        return low + part * (high - low)
 
     @cached_property
     def _ends(self) -> list[float]:
@@ -210,6 +214,8 @@ def _problem(law: Law) -> str:
     given = [name for name in ("value", "mean", "median", *SPREADS, "sd", "points") if vars(law)[name] is not None]
     if law.mixture:
         return f"mixture is given, and {' and '.join(given)} too; each part has its own" if given else _bounds(law)
+    if law.dist == "fixed" and law.value is None:
+        return _untold(law, given)
     centres, spreads = FIGURES[law.dist]
     for wanted in (centres, spreads):
         found = [name for name in wanted if vars(law)[name] is not None]
@@ -225,6 +231,15 @@ def _problem(law: Law) -> str:
     if law.dist == "quantiles":
         return _points(law.points or ()) or _bounds(law)
     return _figures(law) or _bounds(law)
+
+
+def _untold(law: Law, given: Sequence[str]) -> str:
+    """What to say of figures that tell no law by themselves."""
+    found = [*given, *(name for name in ("min", "max") if vars(law)[name] is not None)]
+    fitting = [name for name, parts in FIGURES.items() if given and {*given} <= {*parts[0], *parts[1]}]
+    fitting += ["uniform"] if found == ["min", "max"] else []
+    how = f"say of which law, such as dist: {' or '.join(fitting)}" if fitting else "a number or a distribution is wanted"
+    return f"found {' and '.join(found) or 'no figure'}; {how}"
 
 
 def _figures(law: Law) -> str:
@@ -285,6 +300,23 @@ def _number(value: Any, dimension: str | None) -> Any:
     return value
 
 
-Amounts = Annotated[Law, BeforeValidator(lambda value: _read(value, None))]
-Times = Annotated[Law, BeforeValidator(lambda value: _read(value, "duration"))]
-Sizes = Annotated[Law, BeforeValidator(lambda value: _read(value, "size"))]
+def _below(law: Law, most: float, unit: str) -> Law:
+    """A law none of whose values is beyond what can be simulated. Raises ValueError."""
+    if (largest := law.at(1.0)) > most:
+        raise ValueError(f"values up to {largest:.3g}{unit} would be drawn; at most {most:g} is simulated: write a max, or less")
+    return law
+
+
+def _with_unit(law: Law) -> Law:
+    """A law of bytes of which none was forgotten. Raises ValueError."""
+    large(law.at(0.5))
+    return law
+
+
+def _of(dimension: str | None, most: float, unit: str = "") -> Any:
+    return BeforeValidator(lambda value: _read(value, dimension)), AfterValidator(lambda law: _below(law, most, unit))
+
+
+Amounts = Annotated[Law, *_of(None, 1e15)]
+Times = Annotated[Law, *_of("duration", 1e15, " s")]
+Sizes = Annotated[Law, *_of("size", 1e24, " bytes"), AfterValidator(_with_unit)]

@@ -28,6 +28,8 @@ def absolute(document: Document) -> dict[str, Any]:
         drafts = _mapping(_mapping(pool.get("engine")).get("speculative_config"))
         paths.names(drafts, ("cluster", "pools", index, "engine", "speculative_config"), ("model",))
         paths.kind(registry.BATCHERS, _mapping(pool.get("engine")).get("batcher"), ("cluster", "pools", index, "engine", "batcher"))
+    for index, trainer in _items(cluster.get("trainers")):
+        paths.names(trainer, ("cluster", "trainers", index), ("model", "gpu", "node"))
     paths.names(_mapping(data.get("prices")), ("prices",), ("book",))
     paths.names(_mapping(data.get("carbon")), ("carbon",), ("grid",))
     for key in ("pools", "regions"):
@@ -47,12 +49,15 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
     """Unknown catalogue names, files that are not there, and layouts that the model or the node rules out."""
     found: list[Problem] = []
     pools = _items(_mapping(raw.get("cluster")).get("pools"))
-    found += prices.problems(raw.get("prices"), [pool for _, pool in pools])
-    found += power.problems(raw.get("carbon"), [pool for _, pool in pools])
+    trainers = _items(_mapping(raw.get("cluster")).get("trainers"))
+    paid = [pool for _, pool in pools] + [{"name": "train", **trainer} for _, trainer in trainers]
+    found += prices.problems(raw.get("prices"), paid)
+    found += power.problems(raw.get("carbon"), paid)
     default = raw.get("model")
     shared = _look_up("model", default, "model", found) if isinstance(default, str) else None
-    for index, pool in pools:
-        path = f"cluster.pools.{index}"
+    both = [("pools", *one) for one in pools] + [("trainers", *one) for one in trainers]
+    for what, index, pool in both:
+        path = f"cluster.{what}.{index}"
         model = _look_up("model", pool["model"], f"{path}.model", found) if isinstance(pool.get("model"), str) else shared
         gpu = _look_up("gpu", pool.get("gpu"), f"{path}.gpu", found)
         node = _look_up("node", pool.get("node") or (gpu and gpu.node), f"{path}.node", found)

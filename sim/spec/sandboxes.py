@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from sim.core.errors import BadInput, Problem
 from sim.core.rng import Luck, mix
 from sim.core.units import Bytes, Seconds, Speed
+from sim.spec import tenants
 from sim.spec.cpu_node import CpuNode, Size, large, preset
 from sim.spec.frozen import Spec
 from sim.spec.law import Law, Sizes, Times
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sim.spec.scenario import Scenario
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
+Most = Annotated[int, Field(ge=1, le=1_000_000)]
 OrNone = Annotated[int, Field(ge=0, le=1_000_000)]
 Limit = Annotated[Seconds, Field(gt=0)]
 Factor = Annotated[float, Field(ge=1, le=1000)]
@@ -71,6 +73,12 @@ class Images(Spec):
     store: str | None = Field(None, description="store of the network that they come from; default: from beside the node")
     bandwidth: Speed = Field(1e9, description="bytes/s that one node pulls and unpacks, shared by its pulls; default: 1GB/s, a judgement")
     cache: Share = Field(0.5, description="of a node's disk")
+
+    @model_validator(mode="after")
+    def _several(self) -> Images:
+        if self.zipf and self.count == 1:
+            raise ValueError("zipf says which of several images are popular, but there is one; give a count, or leave it out")
+        return self
 
     def sizes(self, key: int) -> list[float]:
         """Bytes of each image; `key` is the pool's luck."""
@@ -143,10 +151,10 @@ class SandboxPool(Spec):
     idle_timeout: Limit | None = Field(None, description="without a command; then it is paused where there are snapshots, else taken away")
     crash: Annotated[float, Field(ge=0, le=3600)] = Field(0.0, description="crashes per hour of a sandbox")
     oversubscription: Oversubscription = Oversubscription()
-    quota: dict[str, OrNone] = Field(default_factory=dict, description="most sandboxes of a workload at a time; more are refused")
+    quota: dict[str, Most] = Field(default_factory=dict, description="most sandboxes of a workload at a time; more are refused")
     max_queue: OrNone | None = Field(None, description="sandboxes that wait for a place; more are refused; default: no limit")
     place: Literal["bin_pack", "spread", "image"] = Field("bin_pack", description="image: a node that has it, else the emptiest")
-    price: Annotated[float, Field(ge=0, le=1e6)] | None = Field(None, description="dollars per node-hour; default: the price book's")
+    price_per_hour: Annotated[float, Field(ge=0, le=1e6)] | None = Field(None, description="dollars per node; default: the price book's")
 
     @property
     def reserved(self) -> float:
@@ -170,6 +178,15 @@ class SandboxPool(Spec):
     def key(self, seed: int) -> int:
         """What its luck derives from."""
         return int.from_bytes(hashlib.sha256(f"{seed} sandboxes.{self.name}".encode()).digest()[:8], "little")
+
+    @model_validator(mode="after")
+    def _starts(self) -> SandboxPool:
+        if self.boot_timeout is not None and self.boot.at(0.0) >= self.boot_timeout:
+            raise ValueError(f"a boot takes at least {self.boot.at(0.0):g} s, so that each ends at boot_timeout ({self.boot_timeout:g} s)")
+        takes = self.memory.base + self.memory.burst.at(0.0)
+        if self.limit is not None and takes > self.limit >= self.memory.base:
+            raise ValueError(f"limit ({self.limit:g} bytes) is below memory.base and burst together ({takes:g}): every command is killed")
+        return self
 
     @model_validator(mode="after")
     def _sized(self) -> SandboxPool:
@@ -211,6 +228,7 @@ Pools = Annotated[tuple[SandboxPool, ...], BeforeValidator(_listed), AfterValida
 
 def problems(scenario: Scenario) -> Iterator[Problem]:
     """What is wrong between pools of sandboxes and the rest: stores there are not, images larger than any node keeps."""
+    yield from tenants.problems(scenario)
     network = scenario.cluster.network
     for number, pool in enumerate(scenario.cluster.sandboxes):
         here, images = f"cluster.sandboxes.{number}", pool.images
@@ -238,8 +256,8 @@ def node_price(scenario: Scenario, pool: SandboxPool) -> tuple[float | None, dic
     """Dollars per node-hour and where they come from: the pool's own price, the book's for cores and memory, or the node's of the
     catalogue; None where nobody says. Raises BadInput for a book that is not there.
     """
-    if pool.price is not None:
-        return pool.price, {}
+    if pool.price_per_hour is not None:
+        return pool.price_per_hour, {}
     if scenario.prices is not None:
         known = book(scenario.prices.book)
         vcpu, ram = (known.others.get(key) for key in BOOKED)
@@ -252,7 +270,7 @@ def node_price(scenario: Scenario, pool: SandboxPool) -> tuple[float | None, dic
 
 
 def _unpriced(scenario: Scenario, pool: SandboxPool, here: str) -> Iterator[Problem]:
-    if scenario.prices is None or pool.price is not None:
+    if scenario.prices is None or pool.price_per_hour is not None:
         return
     try:
         known = book(scenario.prices.book)
@@ -261,4 +279,4 @@ def _unpriced(scenario: Scenario, pool: SandboxPool, here: str) -> Iterator[Prob
     lacking = [key for key in BOOKED if key not in known.others]
     if lacking:
         message = f"price book {known.name} has no {' and no '.join(lacking)}, and this pool runs on CPU nodes"
-        yield Problem(f"{message}; add {{value: dollars, source: ...}} to it, or give the pool a price in dollars per node-hour", here)
+        yield Problem(f"{message}; add {{value: dollars, source: ...}} to it, or give the pool a price_per_hour, in dollars per node", here)

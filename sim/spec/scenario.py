@@ -23,6 +23,7 @@ from sim.spec.prices import Prices
 from sim.spec.regions import Way
 from sim.spec.sandboxes import Pools as SandboxPools
 from sim.spec.scaling import Autoscale, ColdStart, fitting
+from sim.spec.trainer import Trainer
 from sim.spec.views import Views
 
 # The most that is simulated: far beyond any engine, and a slip of the keyboard does not eat the machine.
@@ -100,7 +101,8 @@ class Disaggregation(Spec):
 
 
 class Cluster(Spec):
-    pools: tuple[Pool, ...] = Field(min_length=1)
+    trainers: tuple[Trainer, ...] = ()
+    pools: tuple[Pool, ...] = Field((), validate_default=True, description="needed, but where there are trainers")
     router: dict[str, Any] = Field(default_factory=lambda: {"kind": "least_loaded"})
     admission: dict[str, Any] = Field(default_factory=lambda: {"kind": "always"})
     gate: dict[str, Any] | None = Field(None, description="which programs may send calls; default: all")
@@ -112,12 +114,24 @@ class Cluster(Spec):
     sandboxes: SandboxPools = Field((), description="CPU nodes and the sandboxes of agents on them")
     quality: dict[str, float] = Field(default_factory=dict, description="of the answers of a pool or model, as you know it")
 
+    @field_validator("pools")
+    @classmethod
+    def _any(cls, pools: tuple[Pool, ...], info: Any) -> tuple[Pool, ...]:
+        # Trainers that could not be read are wrong enough.
+        if not pools and not info.data.get("trainers", True):
+            raise ValueError("found an empty list; at least 1 is wanted, unless there are trainers")
+        return pools
+
     @model_validator(mode="after")
     def _names(self) -> Cluster:
         names = [pool.name for pool in self.pools]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two pools are named {', '.join(twice)}; pool names must differ")
+        every = [*names, *(trainer.name for trainer in self.trainers)]
+        again = sorted({name for name in every if every.count(name) > 1})
+        if again:
+            raise ValueError(f"two trainers, or a pool and a trainer, are named {', '.join(again)}; names must differ")
         return self
 
     @model_validator(mode="after")

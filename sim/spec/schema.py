@@ -4,11 +4,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
+from importlib.resources import files
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
+
 from sim.core import registry
-from sim.core.registry import FAMILIES, Family
+from sim.core.registry import AGENT_FORMATS, FAMILIES, Family
+from sim.spec.cpu_node import preset as cpu_node
 from sim.spec.cpu_node import preset_names as cpu_nodes
+from sim.spec.law import Law
 from sim.spec.network import preset_names
 from sim.spec.scenario import Scenario
 
@@ -26,7 +31,7 @@ PLUGS = (
 )
 
 
-CATALOGUE = ("gpu", "node", "model", "prices", "grid")
+CATALOGUE = ("gpu", "node", "cpu_node", "model", "prices", "grid", "agent_preset", "agent_format")
 
 
 class Option(NamedTuple):
@@ -53,18 +58,36 @@ def kinds(family: str | None = None) -> list[Kind]:
 
 
 def catalogue(family: str) -> list[Kind]:
-    """The names that may stand for a GPU, a node, a model, a price book or a grid."""
+    """The names that may stand for a GPU, a node, a model, a price book or a grid; kinds of agents ready made, formats of their traces."""
     from sim.spec import hardware, llm, power, prices
 
     if family == "prices":
         return [Kind(family, name, prices.book(name).title, ()) for name in prices.book_names()]
     if family == "grid":
         return [Kind(family, name, power.grid(name).title, ()) for name in power.grid_names()]
+    if family == "cpu_node":
+        return [Kind(family, name, cpu_node(name).title, ()) for name in cpu_nodes()]
+    if family == "agent_preset":
+        return [Kind(family, path.name[:-5], _comment(path), ()) for path in _presets()]
+    if family == "agent_format":
+        return [Kind(family, name, _sentence(AGENT_FORMATS.find(name)), ()) for name in AGENT_FORMATS.names()]
     if family == "model":
         return [Kind(family, name, "", ()) for name in llm.llm_names()]
     if family == "gpu":
         return [Kind(family, name, hardware.gpu(name).title, ()) for name in hardware.gpu_names()]
     return [Kind(family, name, hardware.node(name).title, ()) for name in hardware.node_names()]
+
+
+def _presets() -> list[Any]:
+    """Files of kinds of agents ready made, by name."""
+    found = files("workloads").joinpath("presets", "agents").iterdir()
+    return sorted((path for path in found if path.name.endswith(".yaml")), key=lambda path: path.name)
+
+
+def _comment(path: Any) -> str:
+    """The first line of a file, where that is a comment."""
+    line = path.read_text(encoding="utf-8").partition("\n")[0]
+    return str(line.removeprefix("#").strip().rstrip(".")) if line.startswith("#") else ""
 
 
 def json_schema() -> dict[str, Any]:
@@ -80,6 +103,9 @@ def json_schema() -> dict[str, Any]:
     for family in FAMILIES.values():
         for name in family.names():
             _define(definitions, family, name)
+    for name in ("agents", "evals"):
+        definitions[f"workload.{name}"]["properties"]["preset"]["anyOf"][0] = {"enum": [path.name[:-5] for path in _presets()]}
+    definitions["workload.agent_trace"]["properties"]["format"]["enum"] = ["auto", *AGENT_FORMATS.names()]
     schema["properties"]["extends"] = {"type": "string", "description": "another scenario file that this one is put over"}
     _accept_shorthand(schema)
     return schema
@@ -137,10 +163,21 @@ def _kind(family: Family, name: str) -> Kind:
         if field.name in shown:
             made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
             required = made is dataclasses.MISSING
-            options.append(Option(field.name, _words(shown[field.name]), None if required else made, required))
+            options.append(Option(field.name, _words(shown[field.name]), None if required else _said(made), required))
+    return Kind(family.name, name, _sentence(cls), tuple(options))
+
+
+def _sentence(cls: type) -> str:
+    """The first sentence of the module of a kind."""
     doc = inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or ""
-    sentence = " ".join(doc.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
-    return Kind(family.name, name, sentence, tuple(options))
+    return " ".join(doc.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+
+
+def _said(value: Any) -> Any:
+    """A default as a file would say it."""
+    if isinstance(value, Law) and not value.varies:
+        return value.at(0.5)
+    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
 
 
 def _words(hint: Any) -> str:
@@ -161,6 +198,10 @@ def _words(hint: Any) -> str:
     if parts:
         inner = [_words(part) for part in parts if part not in (type(None), ...)]
         return f"{origin.__name__} of {', '.join(inner)}" if origin in (list, tuple, dict) else " or ".join(inner)
+    if hint is Law:
+        return "number or distribution"
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return f"{{{', '.join(hint.model_fields)}}}"
     if dataclasses.is_dataclass(hint):
         return f"{{{', '.join(field.name for field in dataclasses.fields(hint))}}}"
     return {str: "text", int: "integer", float: "number", bool: "true or false"}.get(hint, getattr(hint, "__name__", str(hint)))

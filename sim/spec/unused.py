@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sim.core.errors import Problem
-from sim.core.registry import ADMISSIONS, AUTOSCALERS, ROUTERS, Family
+from sim.core.registry import ADMISSIONS, AUTOSCALERS, ROUTERS, WORKLOADS, Family
 from sim.spec.limits import request_limits
-from sim.spec.scaling import NONE, ColdStart
+from sim.spec.scaling import NONE, Autoscale, ColdStart
 
 if TYPE_CHECKING:
     from sim.spec.scenario import Pool, Scenario
+    from sim.spec.trainer import Trainer
 
 
 def problems(scenario: Scenario) -> Iterator[Problem]:
@@ -24,9 +25,17 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     for number, pool in enumerate(scenario.cluster.pools):
         here = f"cluster.pools.{number}"
         if pool.autoscale is not None:
-            yield from _policy(scenario, pool, f"{here}.autoscale.policy")
+            yield from _policy(scenario, pool.autoscale, f"{here}.autoscale.policy")
         if pool.start is not None:
             yield from _start(pool, pool.start, f"{here}.start")
+    for number, sandboxes in enumerate(scenario.cluster.sandboxes):
+        here = f"cluster.sandboxes.{number}.autoscale.policy"
+        if sandboxes.autoscale is not None:
+            yield from _policy(scenario, sandboxes.autoscale, here)
+            if sandboxes.autoscale.policy.get("kind") == "slo":
+                message = "it goes by the times of requests, which sandboxes do not have; hpa and concurrency go by how many there are"
+                yield Problem(message, here)
+    yield from _orders(scenario)
     yield from _carbon(scenario)
 
 
@@ -51,9 +60,23 @@ def _front_door(scenario: Scenario) -> Iterator[Problem]:
         yield Problem(message, "cluster.router")
 
 
-def _policy(scenario: Scenario, pool: Pool, here: str) -> Iterator[Problem]:
-    assert pool.autoscale is not None
-    options, least, most = pool.autoscale.policy, pool.autoscale.min, pool.autoscale.max
+def _orders(scenario: Scenario) -> Iterator[Problem]:
+    """Orders that go by what lies ahead, under workloads that do not tell."""
+    blind = [options["kind"] for options in scenario.workloads if "kind" in options and not _foresees(options)]
+    for number, pool in enumerate(scenario.cluster.pools if blind else ()):
+        if (pool.engine.batcher.get("order") or {}).get("kind") == "shortest_program":
+            message = f"{blind[0]} do not foresee how much a program will still generate; least_attained goes by what it was given"
+            yield Problem(message, f"cluster.pools.{number}.engine.batcher.order")
+
+
+def _foresees(options: Mapping[str, Any]) -> bool:
+    """Whether requests of a workload say what lies ahead of them, or are a program each."""
+    cls = WORKLOADS.find(options["kind"])
+    return options.get("lengths") is not None or not hasattr(cls, "foresees") or cls.foresees
+
+
+def _policy(scenario: Scenario, scaled: Autoscale, here: str) -> Iterator[Problem]:
+    options, least, most = scaled.policy, scaled.min, scaled.max
     kind = options.get("kind")
     if kind == "slo" and options["late"] is not None and not request_limits(scenario.slo):
         yield Problem("without slo no request is late; write slo: {ttft_p99: 500ms}, or give the policy a ttft or tpot", f"{here}.late")
@@ -77,7 +100,7 @@ def _carbon(scenario: Scenario) -> Iterator[Problem]:
     carbon = scenario.carbon
     if carbon is None:
         return
-    pools = scenario.cluster.pools
+    pools: list[Pool | Trainer] = [*scenario.cluster.pools, *scenario.cluster.trainers]
     if carbon.grid is not None and all(pool.name in carbon.pools or pool.region in carbon.regions for pool in pools):
         yield Problem("each pool has a grid of its own or of its region; leave it out", "carbon.grid")
     said = [carbon.of(pool.name, pool.region) for pool in pools]

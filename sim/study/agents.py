@@ -28,13 +28,12 @@ def agents(facts: Facts) -> dict[str, Any] | None:
     table, crowd = facts.result.tables.get("agents"), facts.crowd
     if table is None or crowd is None:
         return None
-    done = crowd.status[crowd.roots] == table.labels["status"].index("completed")
     ended = ~np.isnan(crowd.end[crowd.roots])
-    tasks = int(done.sum())
+    tasks = len(crowd.times)
     return {
         "tasks": {"begun": len(crowd.roots), "completed": tasks, "ended": crowd.ends(crowd.roots)},
         "agents": {"begun": len(crowd.agent), "ended": crowd.ends(np.arange(len(crowd.agent)))},
-        "task_time_s": distribution((crowd.end - crowd.start - crowd.think)[crowd.roots][done]),
+        "task_time_s": distribution(crowd.times),
         "tasks_per_hour": ratio(tasks * HOUR, facts.span),
         "usd_per_task": ratio(usd(facts), tasks),
         "tokens_per_task": distribution(crowd.tokens_by_task[ended].astype(float)),
@@ -76,6 +75,13 @@ class Crowd:
         names = self._table.labels["status"]
         return {names[code]: int(count) for code, count in enumerate(np.bincount(self.status[which], minlength=len(names))) if count}
 
+    @property
+    def times(self) -> np.ndarray:
+        """Seconds of each completed task, a fresh array."""
+        done = self.status[self.roots] == self._table.labels["status"].index("completed")
+        taken: np.ndarray = (self.end - self.start - self.think)[self.roots][done]
+        return taken
+
     @functools.cached_property
     def tokens_by_task(self) -> np.ndarray:
         """Tokens of prompts and answers of each task, those found in a cache included."""
@@ -91,15 +97,24 @@ class Crowd:
         """Agents of each task, its root included."""
         return self._by_task(np.ones(len(self.agent)))
 
+    @functools.cached_property
+    def seconds(self) -> dict[str, np.ndarray]:
+        """Of each agent's life: queued for an engine, with a model, at tools, waiting for a sandbox, sub-agents, the user."""
+        llm = self._table["llm_s"]
+        queue = np.minimum(self._calls.queued, llm)
+        return {"queue": queue, "llm": llm - queue, **{name.removesuffix("_s"): self._table[name] for name in STATES[1:]}}
+
     def shares(self) -> dict[str, float] | None:
-        """Of the lives of all agents: queued for an engine, with a model, at tools, waiting for a sandbox, sub-agents, the user."""
-        sums = {name: float(self._table[name].sum()) for name in STATES}
+        """The same of the lives of all agents."""
+        sums = {name: float(seconds.sum()) for name, seconds in self.seconds.items()}
         total = sum(sums.values())
-        if not total:
-            return None
-        queue = min(self._calls.queued, sums["llm_s"])
-        names = {"queue": queue, "llm": sums["llm_s"] - queue, **{name.removesuffix("_s"): sums[name] for name in STATES[1:]}}
-        return {name: seconds / total for name, seconds in names.items()}
+        return {name: seconds / total for name, seconds in sums.items()} if total else None
+
+    def by_kind(self) -> dict[str, dict[str, float]]:
+        """The seconds of all agents of each kind."""
+        kinds, code = self._table.labels["kind"], self._table["kind"]
+        sums = {state: np.bincount(code, seconds, len(kinds)) for state, seconds in self.seconds.items()}
+        return {name: {state: float(each[number]) for state, each in sums.items()} for number, name in enumerate(kinds)}
 
     def amplification(self) -> dict[str, Any]:
         """What each message of a user set off, in all and by depth."""
@@ -139,28 +154,31 @@ class Crowd:
 
 
 class Calls:
-    """Sums over LLM calls: by depth how many (`count`), their `tokens` and those `computed`; the rest as `Crowd` has it."""
+    """Sums over LLM calls: by depth how many (`count`), their `tokens` and those `computed`; seconds `queued` by agent; the rest as `Crowd`
+    has it.
+    """
 
     def __init__(self, facts: Facts, crowd: Crowd):
         table = facts.result.tables["turns"]
         labels = table.labels["cause"]
         depths = int(crowd.depth.max()) + 1
         arrived = facts.meta["arrived"]
-        depth, cause = np.full(arrived, -1, dtype="i2"), np.zeros(arrived, dtype="i1")
+        place, cause = np.full(arrived, -1, dtype="i4"), np.zeros(arrived, dtype="i1")
         self.new, told = 0, np.zeros(len(crowd.agent), dtype="i8")
         for page in table.pages():
             at, rows = crowd.place(page["agent"]), page["request"]
-            depth[rows] = crowd.depth[at]
+            place[rows] = at
             cause[rows] = np.where(np.isnan(page["gap"]), len(labels), page["cause"])
             self.new += int(page["new"].sum(dtype="i8"))
             np.maximum.at(told, at, page["turn"])
         self.messages = int(told[crowd.roots].sum())
         self.count, self.tokens, self.computed = (np.zeros(depths) for _ in range(3))
-        self.queued = 0.0
+        self.queued = np.zeros(len(crowd.agent))
         found = np.zeros((len(labels) + 1, 2), dtype="i8")
         for page in facts.requests():
-            mine = depth[page["request"]]
-            of = mine >= 0
+            whose = place[page["request"]]
+            of = whose >= 0
+            mine = crowd.depth[whose]
             prompt, cached = page["input_tokens"].astype("i8"), page["cached_tokens"].astype("i8")
             output = page["output_tokens"]
             on = ~np.isnan(page["admitted"])
@@ -168,8 +186,8 @@ class Calls:
             self.tokens += np.bincount(mine[of], (prompt + output)[of], minlength=depths)
             self.computed += np.bincount(mine[of & on], (prompt - cached + output)[of & on], minlength=depths)
             done = of & (page["status"] == COMPLETED)
-            self.queued += float((page["admitted"] - page["arrival"])[done].sum())
-            for place, values in enumerate((prompt, cached)):
-                found[:, place] += np.bincount(cause[page["request"]][of & on], values[of & on], minlength=len(labels) + 1).astype("i8")
+            self.queued += np.bincount(whose[done], (page["admitted"] - page["arrival"])[done], len(self.queued))
+            for column, values in enumerate((prompt, cached)):
+                found[:, column] += np.bincount(cause[page["request"]][of & on], values[of & on], minlength=len(labels) + 1).astype("i8")
         names = [*labels, "first"]
         self.prompts = {name: (int(found[names.index(name), 0]), int(found[names.index(name), 1])) for name in names}

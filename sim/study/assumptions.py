@@ -7,9 +7,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from sim.physics.memory import Memory
 from sim.physics.power import clock
+from sim.physics.routing import reached
 from sim.physics.step import EngineStep
+from sim.physics.trainer import TrainStep
 from sim.spec.dtype import DTYPES
 from sim.spec.fit import Fit
 from sim.spec.hardware import node
@@ -19,6 +23,7 @@ from sim.spec.profile import Figure
 from sim.spec.sandboxes import node_price
 from sim.spec.scaling import ColdStart
 from sim.spec.scenario import Pool, Scenario
+from sim.spec.transformer import Matrix
 
 GUESSED = "one value for all models, chosen so that a whole start takes as long as reports of starts say"
 
@@ -41,6 +46,7 @@ def pool_facts(pool: Pool, model: EngineStep, memory: Memory, longest: int, scen
         "peak_flops": max([chip.flops["bf16"], *(chip.peak(DTYPES[dtype].peak) for _, dtype, _ in linear)]) * gpus,
         "bandwidth": chip.bandwidth * gpus,
         "weight_bytes": sum(count * m.n * m.k * m.experts * DTYPES[dtype].weight for m, dtype, count in linear),
+        "experts_read": _experts_read(pool, linear),
         "active_weight_floor": sum(count * m.n * m.k * m.active * DTYPES[dtype].weight for m, dtype, count in linear),
         "flops_per_token": sum(2.0 * count * m.n * m.k * m.active for m, _, count in linear),
         "flops_per_pair": llm.flops_per_pair() * full_layers,
@@ -55,6 +61,18 @@ def pool_facts(pool: Pool, model: EngineStep, memory: Memory, longest: int, scen
         ] + [_kernel(fit) for fit in model.used],
         "extrapolated": sorted(model.assumed(longest)),
     }  # fmt: skip
+
+
+def _experts_read(pool: Pool, linear: list[tuple[Matrix, str, int]]) -> dict[str, list[float]] | None:
+    """Bytes of routed experts that a step reads, at numbers of its tokens between which it is nearly linear; None without such experts."""
+    routed = [(m, dtype, count) for m, dtype, count in linear if m.experts > 1]
+    if not routed:
+        return None
+    tokens = np.unique(np.round(np.geomspace(1, 65_536, 200)))
+    skew, read = pool.engine.expert_skew, np.zeros(len(tokens))
+    for m, dtype, count in routed:
+        read += count * m.n * m.k * DTYPES[dtype].weight * reached(m.experts, m.active, tokens, skew)
+    return {"tokens": tokens.tolist(), "bytes": read.tolist()}
 
 
 def _paid(pool: Pool, model: EngineStep, scenario: Scenario | None) -> Terms:
@@ -78,7 +96,8 @@ def site(scenario: Scenario) -> dict[str, Any]:
     others = {"the network": network.figures()} if network is not None else {}
     others |= {f"starts of {name}" if several else "starts": found for name, found in begun.items()}
     others |= {f"nodes of {pool.name}": pool.node.figures() | node_price(scenario, pool)[1] for pool in scenario.cluster.sandboxes}
-    grids = {pool.name: grid(scenario.carbon.of(pool.name, pool.region)) for pool in scenario.cluster.pools} if scenario.carbon else {}  # type: ignore[arg-type]
+    fed = (*scenario.cluster.pools, *scenario.cluster.trainers)
+    grids = {one.name: grid(scenario.carbon.of(one.name, one.region)) for one in fed} if scenario.carbon else {}  # type: ignore[arg-type]
     return {
         "other_prices": book(scenario.prices.book).others if scenario.prices else {},
         "grids": {name: {"grid": one.name, "hours": list(one.hours), "kind": one.figure.kind, "source": one.figure.source}
@@ -92,9 +111,29 @@ def sandboxes(scenario: Scenario, found: list[dict[str, Any]]) -> list[dict[str,
     return [one | {"price_per_hour": node_price(scenario, pool)[0]} for one, pool in zip(found, scenario.cluster.sandboxes, strict=True)]
 
 
+def trainers(scenario: Scenario, models: list[TrainStep]) -> list[dict[str, Any]]:
+    """Facts of each trainer: bytes on its fullest GPU, FLOP/s of all its GPUs, watts of one; what is not known from measurements."""
+    found: list[dict[str, Any]] = []
+    for spec, model in zip(scenario.cluster.trainers, models, strict=True):
+        chip, host = model.gpu, model.node
+        bought = Pool(name=spec.name, gpu=spec.gpu, price_per_hour=spec.price_per_hour)
+        paid = terms(scenario.prices, bought, chip.name, chip.price_per_hour)
+        found.append({
+            "name": spec.name, "model": model.llm.name, "gpu": chip.name, "gpus": spec.gpus, "backend": spec.backend, "dp": spec.dp,
+            "price_per_hour": paid.price,
+            "tdp": chip.tdp, "idle_watts": chip.idle_watts, "host_watts": host.overhead_watts / host.gpus,
+            "peak_flops": model.peak, "memory": model.memory._asdict(), "extrapolated": sorted(model.assumed),
+            "provenance": [
+                _line(name, figure) for name, figure in [*sorted(chip.figures.items()), *paid.figures]
+                if name != "price_per_hour" or paid.kind == "profile"
+            ] + [_kernel(fit) for fit in model.passes.layers.kernels.used],
+        })  # fmt: skip
+    return found
+
+
 def unpriced(scenario: Scenario) -> list[str]:
     """Remarks on pools of sandboxes whose nodes have no price."""
-    asked = "say price, in dollars per node-hour, or name a price book, or no sum of money is known"
+    asked = "say price_per_hour, in dollars per node, or name a price book, or no sum of money is known"
     return [f"sandboxes {pool.name}: their nodes have no price; {asked}" for pool in scenario.cluster.sandboxes
             if node_price(scenario, pool)[0] is None]  # fmt: skip
 

@@ -1,5 +1,5 @@
 """Invariants checked on the tables of every run (numbers as in the design): each entry says whether it holds, on how many rows, and what
-broke first. I7 looks at the network and at lower KV tiers; I8 waits for the tables it needs. Two conservation laws are added: `tokens` and
+broke first. I7 looks at the network and at lower KV tiers, I8 at trainers. Two conservation laws are added: `tokens` and
 `littles_law`.
 
 All checks are necessary conditions that hold exactly but for rounding, so a failure is a fault of the simulator, never of the scenario.
@@ -22,6 +22,8 @@ from sim.study.network import moves
 from sim.study.result import Result
 from sim.study.sandboxes import leases
 from sim.study.starts import lives
+from sim.study.states import pauses, stood
+from sim.study.training import spans
 
 Entry = dict[str, Any]
 
@@ -48,7 +50,13 @@ def check(tables: Tables) -> dict[str, Entry]:
         "littles_law": _little(tables),
         "agents": _entry(*families(tables), "sub-agents end before whom they work for; contexts grow by what is new; one call at a time"),
         "lives": _entry(*lives(tables), "engines work while their replica is ready, its stages follow each other, a GPU is one replica's"),
-    } | ({"sandboxes": _entry(*leases(tables), held)} if tables.meta.get("sandboxes") else {})
+    } | (
+        {"replica_states": _entry(*stood(tables), "no step in a pause; a replica's states, idle time among them, are its life")}
+        if len(tables.result.tables.get("pauses") or ()) else {}
+    ) | (
+        {"I8": _entry(*spans(tables), "GPU-seconds of trainers by state are their GPUs times the run; parts of an update sum to it")}
+        if tables.meta.get("trainers") else {}
+    ) | ({"sandboxes": _entry(*leases(tables), held)} if tables.meta.get("sandboxes") else {})
 
 
 def _entry(checked: int, faults: list[str], holds: str) -> Entry:
@@ -237,7 +245,7 @@ class Batches:
 
 def _little(tables: Tables) -> Entry:
     """Little's law over decoding: seconds from first to last token, summed over requests, = decoders integrated over time, plus stalls.
-    Decoders that pause count.
+    Decoders that pause count, also those of replicas that are paused.
 
     The left side comes from the requests, the right side from the engines. Holds when every accepted request completed, or was called off.
     """
@@ -251,6 +259,9 @@ def _little(tables: Tables) -> Entry:
             sojourn += float((tables.losses.decoding_until(rows["request"][failed]) - rows["first_token"][failed]).sum())
     present = sum(float(((page["decoders"] + page["paused"]) * page["seconds"]).sum()) for page in tables.stretches())
     present += sum(float(stalls.sum()) for stalls in tables.stalls())
+    still = pauses(tables)
+    if still is not None:
+        present += float(((still.end - still.start) * still.standing).sum())
     # Sums of millions of differences of clock times: rounding grows with the clock, not with the sum.
     close = abs(sojourn - present) <= 1e-6 * max(sojourn, present) + 1e-12 * tables.end * max(int(tables.counts.sum()), 1)
     faults = [] if close else [f"requests decoded for {sojourn:.9g} s in all, engines held decoders for {present:.9g} s"]

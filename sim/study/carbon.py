@@ -12,6 +12,7 @@ import numpy as np
 from sim.spec.power import HOURS
 from sim.study.energy import hours, site_joules, site_kwh
 from sim.study.metric import Metric, ratio
+from sim.study.training import site_joules_by_hour
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
@@ -20,15 +21,20 @@ YEAR = 365.25 * 86400.0
 
 
 def grams(facts: Facts) -> np.ndarray | None:
-    """gCO2e of electricity, [pool, hour of the run's clock]; None without grids."""
+    """gCO2e of electricity, [pool or trainer, hour of the run's clock]; None without grids."""
     grids = facts.meta.get("grids")
     if not grids:
         return None
     start = facts.result.scenario.carbon.start_hour  # type: ignore[union-attr]
     clock = (start + np.arange(hours(facts)) + 0.5).astype(int) % HOURS
-    intensity = np.array([np.asarray(grids[name]["hours"])[clock] for name in facts.pools])
-    found: np.ndarray = site_joules(facts) / 3.6e6 * intensity
+    intensity = np.array([np.asarray(grids[name]["hours"])[clock] for name in _names(facts)])
+    drawn = [*site_joules(facts), *(site_joules_by_hour(facts, one) for one in facts.meta.get("trainers", []))]
+    found: np.ndarray = np.array(drawn) / 3.6e6 * intensity
     return found
+
+
+def _names(facts: Facts) -> list[str]:
+    return [*facts.pools, *(one["name"] for one in facts.meta.get("trainers", []))]
 
 
 def _embodied(facts: Facts) -> float:
@@ -37,7 +43,8 @@ def _embodied(facts: Facts) -> float:
     if carbon is None or carbon.embodied is None:
         return 0.0
     rate = carbon.embodied.kg_per_gpu * 1e3 / (carbon.embodied.years * YEAR)
-    return rate * float((facts.gpus * facts.lifetimes).sum())
+    trained = facts.end * sum(one["gpus"] for one in facts.meta.get("trainers", []))
+    return rate * (float((facts.gpus * facts.lifetimes).sum()) + trained)
 
 
 def _all_grams(facts: Facts) -> float | None:
@@ -62,7 +69,7 @@ def _by_hour(facts: Facts) -> Any:
 
 def _by_pool(facts: Facts) -> Any:
     found = grams(facts)
-    return None if found is None else dict(zip(facts.pools, found.sum(axis=1).tolist(), strict=True))
+    return None if found is None else dict(zip(_names(facts), found.sum(axis=1).tolist(), strict=True))
 
 
 def _intensity(facts: Facts) -> Any:
@@ -78,5 +85,5 @@ CARBON = (
            lambda facts: _embodied(facts) or None),
     Metric("carbon.grams_per_kwh", "gCO2e/kWh", "of the electricity used, by the hours and places it was used in", _intensity),
     Metric("carbon.grams_by_hour", "gCO2e", "of electricity, by hour of the run's clock", _by_hour),
-    Metric("carbon.grams_by_pool", "gCO2e", "of electricity, by pool", _by_pool),
+    Metric("carbon.grams_by_pool", "gCO2e", "of electricity, by pool and trainer", _by_pool),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from sim.physics.power import IDLE_HOST, Activity, watts
 from sim.spec.power import Power
 from sim.study.facts import Bins, Stretches, Tables
 from sim.study.metric import Metric, ratio
+from sim.study.training import trainers_kwh
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
@@ -38,7 +39,7 @@ def prefill_share(page: Stretches) -> np.ndarray:
     peak, bandwidth = page.per_pool("peak_flops"), page.per_pool("bandwidth")
     pairs = page["prefill_pairs"]
     flops = page.per_pool("flops_per_token") * page["prefill_tokens"] + page.per_pool("flops_per_pair") * pairs
-    weights = page.per_pool("weight_bytes") * page["steps"] / bandwidth
+    weights = (page.bytes_moved - page.kv_read) / bandwidth
     chunks = np.maximum(flops / peak, weights) * (page["prefill_tokens"] > 0)
     decoders = np.maximum((page.flops - flops) / peak, weights + page.kv_read / bandwidth) * (page["decoders"] > 0)
     return chunks / np.maximum(chunks + decoders, 1e-300)
@@ -114,7 +115,8 @@ def _phase(phase: int) -> Any:
 
 
 def site_kwh(facts: Facts) -> Any:
-    return float(site_joules(facts).sum()) / 3.6e6
+    trained = trainers_kwh(facts, hosts=True) * (facts.result.scenario.power or Power()).pue
+    return float(site_joules(facts).sum()) / 3.6e6 + trained
 
 
 def _node_kwh(facts: Facts) -> Any:
@@ -135,8 +137,8 @@ def _idle_share(facts: Facts) -> Any:
 
 ENERGY = (
     Metric("energy.kwh", "kWh", "of the GPUs: idle, and in steps by FLOP and bytes, up to TDP or cap; fitted on A100, else a judgement",
-           lambda facts: _gpu_joules(facts) / 3.6e6),
-    Metric("energy.joules_per_output_token", "J", "that energy, idle time and prompts included, over output tokens of completed requests",
+           lambda facts: _gpu_joules(facts) / 3.6e6 + trainers_kwh(facts, hosts=False)),
+    Metric("energy.joules_per_output_token", "J", "of engines' GPUs, idle time and prompts too, over output tokens of completed requests",
            lambda facts: ratio(_gpu_joules(facts), facts.tokens[1])),
     Metric("energy.prefill_joules_per_token", "J", "GPUs in prefill over prompt tokens computed; mixed steps are divided", _phase(0)),
     Metric("energy.decode_joules_per_token", "J", "GPUs in decode over output tokens but the first; mixed steps are divided", _phase(1)),

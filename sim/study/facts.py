@@ -68,9 +68,11 @@ class Tables:
 
     @functools.cached_property
     def spare_copies(self) -> int:
-        """Failed requests whose answer nobody missed: their caller got it from another copy, or waited for others and had enough."""
+        """Failed requests whose answer nobody missed: their caller got it from another copy, waited for others and had enough, or trains
+        and lets what is left go on as another request.
+        """
         labels = self.result.tables["requests"].labels["reason"]
-        codes = [code for code, text in enumerate(labels) if text in ("hedged", "cancelled")]
+        codes = [code for code, text in enumerate(labels) if text in ("hedged", "cancelled", "aborted")]
         if not self.counts[FAILED] or not codes:
             return 0
         return sum(int(np.isin(page["reason"], codes).sum()) for page in self.requests())
@@ -123,6 +125,17 @@ class Tables:
             values = [self.pools[name][key] for name in self.pool_of_replica]
             self._figures[key] = np.array([np.nan if value is None else value for value in values], dtype=float)
         return self._figures[key]
+
+    def weights_read(self, replicas: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Bytes of weights that steps of so many tokens read, on these replicas (rows of `replicas`)."""
+        read = self.per_replica("weight_bytes")[replicas]
+        for name, pool in self.pools.items():
+            # Results saved before experts were told apart count them all.
+            experts = pool.get("experts_read")
+            if experts is not None:
+                here = np.array([other == name for other in self.pool_of_replica])[replicas]
+                read[here] -= experts["bytes"][-1] - np.interp(tokens[here], experts["tokens"], experts["bytes"])
+        return read
 
     @functools.cached_property
     def gpus(self) -> np.ndarray:
@@ -232,8 +245,10 @@ class Stretches:
 
     @functools.cached_property
     def bytes_moved(self) -> np.ndarray:
-        """Bytes: the weights once per step, and the decoders' keys and values."""
-        return self.per_pool("weight_bytes") * self["steps"] + self.kv_read
+        """Bytes: the weights once per step, of routed experts those that its tokens are expected to reach, and the decoders' keys and
+        values.
+        """
+        return self._tables.weights_read(self["replica"], self.tokens / self["steps"]) * self["steps"] + self.kv_read
 
 
 class Bins:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.core.request import COMPLETED
+from sim.study.accounts import accounts
 from sim.study.facts import Tables
 from sim.study.idle import SLACK
 
@@ -41,11 +42,12 @@ def families(tables: Tables) -> tuple[int, list[str]]:
     see("neither joined nor called off before its parent ended", outlived)
     spent = np.sum([table[name] for name in STATES], axis=0)
     see("seconds of its states are not its life", np.abs(spent - (end - start)) > 1e-9 + 1e-9 * tables.end)
-    return len(number) + _calls(tables, faults), faults
+    recorded = _recorded(tables)
+    return len(number) + _calls(tables, faults, recorded) + accounts(tables, recorded, see), faults
 
 
-def _calls(tables: Tables, faults: list[str]) -> int:
-    """Calls looked at; adds what is wrong with them."""
+def _calls(tables: Tables, faults: list[str], recordings: np.ndarray) -> int:
+    """Calls looked at; adds what is wrong with them. `recordings`: numbers of agents that replay."""
     turns, arrived = tables.result.tables["turns"], tables.meta["arrived"]
     row = np.full(arrived, -1, dtype="i8")
     request, agent = turns["request"], turns["agent"]
@@ -66,11 +68,18 @@ def _calls(tables: Tables, faults: list[str]) -> int:
     same = agent[order][1:] == agent[order][:-1]
     before, then = order[:-1][same], order[1:][same]
     grown = turns["context"][then] == turns["context"][before] + answer[before] + turns["new"][then]
-    fresh = turns["cause"][then] == turns.labels["cause"].index("compaction")
-    recorded = np.isin(agent[then], _recorded(tables))
+    codes = turns.labels["cause"].index
+    fresh = np.isin(turns["cause"][then], [codes("compaction"), codes("edit")])
+    # A history may be rewritten just before it is summed up, which is then what the call is for: it is as long as it was.
+    rewritten = (turns["cause"][then] == codes("summary")) & (turns["new"][then] <= turns["context"][then])
+    fresh |= rewritten & (turns["context"][then] >= turns["context"][before] + answer[before])
+    recorded = np.isin(agent[then], recordings)
     fresh |= recorded
     if not np.all(grown | fresh):
         faults.append(f"a context that is not the one before, its answer and what is new: {int((~(grown | fresh)).sum())} calls")
+    first = order[np.append(True, ~same)] if len(order) else order
+    if np.any((turns["new"][first] != turns["context"][first]) & ~np.isin(agent[first], recordings)):
+        faults.append("a first call of which not all is new")
     if np.any((sent[then] < left[before] - SLACK) & ~recorded):
         faults.append("a call before the one before it was answered")
     return len(request)

@@ -2,7 +2,8 @@
 
 A replica's gaps are the times between its stretches. A request is at its replica from its arrival to its end; one that is handed on is at
 the prefill replica until its first token, and at the decode replica once its keys and values are there. An engine may also idle while keys
-and values are on their way to it or from it, or stay until they are fetched: what waits may need those, or the blocks they take.
+and values are on their way to it or from it, or stay until they are fetched: what waits may need those, or the blocks they take. And it
+idles while a trainer has paused it.
 """
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import numpy as np
 from sim.core.record import Page
 from sim.core.request import FAILED, REJECTED, UNFINISHED
 from sim.study.facts import Tables
+from sim.study.states import pauses
 
 SLACK = 1e-9
 
@@ -64,6 +66,9 @@ def idle(tables: Tables, gaps: Gaps) -> tuple[int, list[str]]:
     change, finished = np.zeros(len(opens) + 1, dtype="i8"), np.zeros(len(tables.replicas), dtype=bool)
     moves = _moves(tables)
     waits = [(moves.source, moves.start, moves.end), (moves.target, moves.start, moves.end)] if moves is not None else []
+    stood = pauses(tables)
+    if stood is not None:
+        waits.append((stood.replica, stood.start, stood.end))
     for page in tables.requests():
         stays, left = _stays(page, moves, tables)
         waits += left

@@ -40,8 +40,10 @@ from sim.study.sandboxes import sandboxes
 from sim.study.slo import LEVELS, request_limits
 from sim.study.spread import Spread, distribution
 from sim.study.starts import most_at_once, starts
+from sim.study.states import pauses, replica_states
 from sim.study.tiers import tiers
 from sim.study.tools import tools
+from sim.study.training import training
 from sim.study.why import why
 
 
@@ -93,7 +95,7 @@ class Facts(Tables):
     @functools.cached_property
     def work(self) -> Work:
         """Totals of all engine steps."""
-        total, gaps, reader, waste, draw = np.zeros(6), Spread(), Gaps(self.intervals), Waste(self), Draw(self)
+        total, gaps, reader, waste, draw = np.zeros(6), Spread(), Gaps(self.intervals, pauses(self)), Waste(self), Draw(self)
         for page in self.stretches():
             seconds = page["seconds"]
             busy = seconds * page.gpus
@@ -290,22 +292,23 @@ METRICS |= {entry.name: entry for entry in (*COST, *ENERGY, *CARBON)}
 
 @metric("provenance.worst", "", "the weakest origin of any hardware figure used: judgement < datasheet < fitted < measured")
 def _worst(facts: Facts) -> Any:
-    parts = [*(pool["provenance"] for pool in facts.meta["pools"]), *facts.meta.get("provenance", {}).values()]
+    machines = [*facts.meta["pools"], *facts.meta.get("trainers", [])]
+    parts = [*(one["provenance"] for one in machines), *facts.meta.get("provenance", {}).values()]
     kinds = [row["kind"] for rows in parts for row in rows]
     return max(kinds, key=KINDS.index, default=None)
 
 
 @metric("provenance.extrapolated", "", "whether any figure lies outside the range its model was calibrated on")
 def _extrapolated(facts: Facts) -> Any:
-    return any(pool["extrapolated"] for pool in facts.meta["pools"])
+    return any(one["extrapolated"] for one in [*facts.meta["pools"], *facts.meta.get("trainers", [])])
 
 
-@metric("provenance.extrapolations", "", "which, each with the pools it is true of")
+@metric("provenance.extrapolations", "", "which, each with the pools and trainers it is true of")
 def _extrapolations(facts: Facts) -> Any:
     names: dict[str, list[str]] = {}
-    for pool in facts.meta["pools"]:
-        for text in pool["extrapolated"]:
-            names.setdefault(text, []).append(pool["name"])
+    for one in [*facts.meta["pools"], *facts.meta.get("trainers", [])]:
+        for text in one["extrapolated"]:
+            names.setdefault(text, []).append(one["name"])
     return [f"{', '.join(pools)}: {text}" for text, pools in names.items()]
 
 
@@ -321,4 +324,8 @@ metric("agents", "", "by task: time, money, tokens, calls; where agents' time we
 metric("tools", "", "tool calls, in all and by tool: how long, shares of calls and of time, outcomes; None: no tools")(tools)
 metric("evals", "", "by evaluation: time until all, and until most, were done, where it went, samples, sandboxes; None: none")(evals)
 metric("sandboxes", "", "by pool: waits and boots, outcomes, occupancy, use of cores and memory, nodes and money; None: no pool")(sandboxes)
+metric("replica_states", "", "by pool: GPU-seconds in steps, idle, paused (update, sleep, drain), starting; None: none was paused")(
+    replica_states
+)
+metric("training", "", "by trainer: MFU, tokens per second, where its time went, money and energy; None: no trainers")(training)
 metric("why", "", "what held requests back, each with the share of time behind it and a sentence; the GPUs, where nothing did")(why)

@@ -17,7 +17,9 @@ from sim.spec.prices import BELOW
 from sim.study.energy import HOUR, gpu_hours, hours
 from sim.study.facts import Bins
 from sim.study.metric import Metric, ratio
+from sim.study.sandboxes import rates as sandbox_rates
 from sim.study.sandboxes import usd as sandboxes_usd
+from sim.study.training import trainers_usd, trainers_usd_per_hour
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
@@ -96,23 +98,30 @@ def _egress(facts: Facts) -> float:
 
 def usd(facts: Facts) -> float:
     """All that the run cost."""
-    return _gpus(facts) + _storage(facts) + _egress(facts) + sandboxes_usd(facts)
+    return _gpus(facts) + _storage(facts) + _egress(facts) + sandboxes_usd(facts) + trainers_usd(facts)
 
 
 def _hourly(facts: Facts) -> Any:
     if facts.span > 0:
         return usd(facts) * HOUR / facts.span
-    return float((facts.per_replica("price_per_hour") * facts.gpus).sum())
+    return float((facts.per_replica("price_per_hour") * facts.gpus).sum()) + trainers_usd_per_hour(facts)
 
 
 def _peak(facts: Facts) -> Any:
-    """The sum over pools at the dearest moment."""
-    every = [paid(facts, name) for name in facts.pools]
-    times = np.unique(np.concatenate([one.times for one in every]))
-    begins = times[:-1]
-    if not len(begins):
+    """The sum over pools, trainers and CPU nodes at the dearest moment of the span."""
+    trainers, nodes = trainers_usd_per_hour(facts), sandbox_rates(facts)
+    every = [(one.times[:-1], one.rates) for name in facts.pools for one in [paid(facts, name)]]
+    if not every and not len(nodes[0]):
+        return trainers
+    times = np.unique(np.concatenate([facts.begin + np.zeros(1), nodes[0], *(one[0] for one in every)]))
+    times = times[(times >= facts.begin) & (times < facts.end)]
+    if not len(times):
         return _hourly(facts)
-    return float(sum(one.rates[np.searchsorted(one.times, begins, side="right") - 1] for one in every).max())  # type: ignore[union-attr]
+    total = np.zeros(len(times))
+    for since, rates in (*every, nodes):
+        place = np.searchsorted(since, times, side="right") - 1
+        total += np.where(place >= 0, np.append(rates, 0.0)[place], 0.0)
+    return float(total.max()) + trainers
 
 
 def idle_usd(facts: Facts) -> np.ndarray:
@@ -157,7 +166,7 @@ def usd_by_hour(facts: Facts) -> list[float]:
 
 COST = (
     Metric("cost.usd_per_hour", "USD/h", "all costs, averaged over the span; None when a pool has no price", _hourly),
-    Metric("cost.usd_total", "USD", "all costs of the span: GPUs, idle or not, storage and egress", usd),
+    Metric("cost.usd_total", "USD", "all costs of the span: GPUs of engines and trainers, idle or not, storage and egress", usd),
     Metric("cost.usd_per_million_output_tokens", "USD", "all costs over output tokens of completed requests",
            lambda facts: ratio(usd(facts) * 1e6, facts.tokens[1])),
     Metric("cost.usd_per_million_total_tokens", "USD", "all costs over prompt and output tokens of completed requests",
@@ -169,7 +178,9 @@ COST = (
            lambda facts: ratio(phases_usd(facts)[1] * 1e6, facts.tokens[1])),
     Metric("cost.usd_prefill", "USD", "what of the GPUs' cost is that of prompts", lambda facts: phases_usd(facts)[0]),
     Metric("cost.usd_decode", "USD", "what of the GPUs' cost is that of answers", lambda facts: phases_usd(facts)[1]),
-    Metric("cost.usd_per_hour_peak", "USD/h", "of the GPUs at the dearest moment", _peak),
+    Metric("cost.usd_per_hour_peak", "USD/h", "of GPUs and CPU nodes at the dearest moment", _peak),
+    Metric("cost.usd_trainers", "USD", "of the GPUs of trainers; None: no trainers",
+           lambda facts: trainers_usd(facts) if facts.meta.get("trainers") else None),
     Metric("cost.usd_idle", "USD", "of GPU time without a step: the price of provisioning for peaks",
            lambda facts: idle_usd(facts).sum()),
     Metric("cost.usd_wasted", "USD", "of GPU time for requests that failed: prompts computed and tokens sent", _wasted),

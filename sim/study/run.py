@@ -50,10 +50,15 @@ def run(scenario: Scenario | Mapping[str, Any] | str | Path, *, watch: Watch | N
     expected = world.expected()
     with watch(lambda: (world.recorder.ended, expected, world.env.now)) if watch else contextlib.nullcontext():
         spent = _simulate(world, scenario.duration)
-    if not world.door.arrived:
+    if not world.door.arrived and not world.recorder.tables["train_steps"]:
         raise BadInput("no request arrived: the workloads send nothing in the time given")
     _check_room(world)
-    return Result(scenario, world.recorder.tables, _meta(world, remarks, spent))
+    return Result(scenario, world.recorder.tables, _meta(world, [*remarks, *_idle(world)], spent))
+
+
+def _idle(world: World) -> list[str]:
+    """Remarks on trainers that nobody drives."""
+    return [f"trainer {trainer.spec.name}: no workload trains on it" for trainer in world.trainers.values() if not trainer.driver]
 
 
 def _left(scenario: Scenario) -> list[str]:
@@ -87,6 +92,8 @@ def _simulate(world: World, duration: float | None) -> float:
             world.env.advance(math.inf if duration is None else math.nextafter(duration, math.inf))
         except KeyboardInterrupt:
             raise Interrupted(world.env.now) from None
+        except BadInput as error:
+            raise BadInput(located(error.problems, world.scenario)) from None
         world.close()
         return time.process_time() - began
 
@@ -123,5 +130,6 @@ def _meta(world: World, said: list[str], spent: float) -> dict[str, Any]:
         "pools": [assumptions.pool_facts(*part, longest, scenario) | {"replicas": most_replicas(replicas, part[0].name)}
                   for part in parts],
         **assumptions.site(scenario),
+        "trainers": assumptions.trainers(scenario, [trainer.model for trainer in world.trainers.values()]),
         "sandboxes": assumptions.sandboxes(scenario, world.sandboxes.facts()),
     }

@@ -35,17 +35,30 @@ def sandboxes(facts: Facts) -> dict[str, Any] | None:
 
 
 def usd(facts: Facts) -> float:
-    """Dollars for CPU nodes; NaN where one has no price."""
+    """Dollars for CPU nodes within the span; NaN where one has no price."""
     nodes = facts.result.tables.get("sandbox_nodes")
     if not facts.meta.get("sandboxes") or nodes is None:
         return 0.0
-    return math.fsum(_usd(nodes, pool) for pool in facts.meta["sandboxes"])
+    return math.fsum(_usd(facts, nodes, pool) for pool in facts.meta["sandboxes"])
 
 
-def _usd(nodes: Table, pool: dict[str, Any]) -> float:
+def _usd(facts: Facts, nodes: Table, pool: dict[str, Any]) -> float:
     mine = nodes["pool"] == nodes.label("pool", pool["name"])
     price = math.nan if pool["price_per_hour"] is None else pool["price_per_hour"]
-    return float((nodes["end"] - nodes["start"])[mine].sum()) / 3600 * price
+    start, end = (np.clip(nodes[name][mine], facts.begin, facts.end) for name in ("start", "end"))
+    return float((end - start).sum()) / 3600 * price
+
+
+def rates(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+    """What CPU nodes cost over time: times, s, at which one comes or goes, ascending, and dollars per hour from each of them on."""
+    nodes = facts.result.tables.get("sandbox_nodes")
+    if not facts.meta.get("sandboxes") or nodes is None:
+        return np.empty(0), np.empty(0)
+    prices = {pool["name"]: math.nan if pool["price_per_hour"] is None else pool["price_per_hour"] for pool in facts.meta["sandboxes"]}
+    price = np.array([prices[name] for name in nodes.labels["pool"]])[nodes["pool"]]
+    times, change = np.concatenate([nodes["start"], nodes["end"]]), np.concatenate([price, -price])
+    order = np.argsort(times, kind="stable")
+    return times[order], np.cumsum(change[order])
 
 
 def _pool(facts: Facts, table: Table, pool: dict[str, Any]) -> dict[str, Any]:
@@ -81,8 +94,8 @@ def _pool(facts: Facts, table: Table, pool: dict[str, Any]) -> dict[str, Any]:
         "nodes": {"mean": _share(float((node["end"] - node["start"]).sum()), run),
                   "peak": _most(node["start"], node["end"])},
         "node_hours": float((node["end"] - node["start"]).sum()) / 3600,
-        "usd": _usd(nodes, pool),
-        "usd_per_sandbox": _share(_usd(nodes, pool), int(got.sum())),
+        "usd": _usd(facts, nodes, pool),
+        "usd_per_sandbox": _share(_usd(facts, nodes, pool), int(got.sum())),
     }  # fmt: skip
 
 

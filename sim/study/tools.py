@@ -1,6 +1,7 @@
 """What tools took: by tool how often, how long, what share of all calls and of all their time, how they ended, and how long they queued.
 
-Few calls own most of the time, so both shares are told, also by how long a call takes: below a second, and beyond a minute.
+Few calls own most of the time, so both shares are told, also by how long a call takes: below a second, and beyond a minute. And what
+GPUs had no step meanwhile: the time at which at least one tool was at work.
 """
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sim.study.meanwhile import Union, idle_gpus
+from sim.study.metric import ratio
 from sim.study.spread import distribution
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
 
-SHORT, LONG = 1.0, 60.0
+SHORT, LONG, HOUR = 1.0, 60.0, 3600.0
 
 
 def tools(facts: Facts) -> dict[str, Any] | None:
@@ -45,5 +48,8 @@ def tools(facts: Facts) -> dict[str, Any] | None:
                "share_of_time": float(seconds[band & over].sum()) / total if total else None}
         for name, band in bands.items()
     }  # fmt: skip
+    idle, all_idle = idle_gpus(facts, Union(table["start"] + table["queued"], table["end"]))
+    whole = float((facts.gpus * facts.lifetimes).sum())
+    every["gpu_idle"] = {"gpu_hours": idle / HOUR, "of_gpu_time": ratio(idle, whole), "of_idle": ratio(idle, all_idle)}
     every["by_tool"] = {name: figures(tool == code) for code, name in enumerate(table.labels["tool"]) if (tool == code).any()}
     return every

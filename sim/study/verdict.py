@@ -50,7 +50,7 @@ def judge(tables: Tables) -> Verdict:
     """The same, from tables already opened."""
     arrived = int(tables.counts.sum())
     if not arrived:
-        return Verdict("stable", "Nothing arrived.")
+        return Verdict("stable", "Nobody sent a request: the cluster trains." if tables.meta.get("trainers") else "Nothing arrived.")
     closed, limit = tables.meta["closed_loop"], _long_wait(tables)
     load = _load(tables, limit)
     overload = None if closed else _turned_away(load, arrived) or _called_off(load, arrived) or _outrun(load)

@@ -10,7 +10,8 @@ A reason is given only where the run's own records show it, and only from `SHARE
   most time. Deliveries of workloads are not waited for, and what goes to replicas that start only where the starts are;
 * hand-over of keys and values, of the time from arrivals to last tokens; ways between regions, of the time to first tokens;
 * attempts: retries and hedges beside first attempts;
-* queues at replicas, of the time from arrivals to last tokens: the KV cache is full, the batch is full, or prompts are being computed.
+* queues at replicas, of the time from arrivals to last tokens: the KV cache is full, the batch is full, or prompts are being computed;
+* of agents: sandboxes, tools, a gate, and contexts computed again (`study/why_agents.py`).
 
 Where there is none of them, what the GPUs were busy with is said instead. Shares are of different wholes, which their texts name: what
 the largest of them is, is not by itself what to change first.
@@ -26,7 +27,9 @@ from sim.core.record import Table
 from sim.core.request import COMPLETED, FAILED
 from sim.study.facts import Tables
 from sim.study.measures import MEASURES
+from sim.study.reason import Reason, lasting
 from sim.study.starts import RISING
+from sim.study.why_agents import reasons
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
@@ -38,14 +41,6 @@ FULL = 0.95  # of a replica's KV blocks
 STARTING = ("image", "weights")  # kinds of transfers that replicas wait for when they start
 
 
-class Reason(NamedTuple):
-    """`share` of what its `text` says, 0 to 1."""
-
-    cause: str
-    share: float
-    text: str
-
-
 def why(facts: Facts) -> list[dict[str, Any]]:
     """[{cause, share, text}], in the order of the module's list; empty when nothing arrived or nothing was computed."""
     if facts.span <= 0 or not facts.work.busy:
@@ -54,7 +49,7 @@ def why(facts: Facts) -> list[dict[str, Any]]:
     cold = _cold(facts, waits)
     found = [reason for reason in (
         cold, *_bounds(facts), _placement(facts), _link(facts, cold is not None), _handed(facts, waits), _away(waits), _attempts(facts),
-        _queues(facts, waits),
+        _queues(facts, waits), *reasons(facts),
     ) if reason is not None and reason.share >= SHARE]  # fmt: skip
     # Rounded, for sums of shares depend on the order they are added in.
     return [reason._replace(share=round(reason.share, 4))._asdict() for reason in found or [_gpus(facts)]]
@@ -129,7 +124,7 @@ def _cold(facts: Facts, waits: Waits) -> Reason | None:
     gone = f" {here:,} of the {lost:,} requests that were called off before a first token came then too." if here else ""
     text = (
         f"Cold starts: {len(during) / (len(during) + len(rest)):.0%} of the requests with an answer came while replicas were starting, and "
-        f"95% of them had a first token within {_time(slow)}, of the rest within {_time(usual)}. What they took longer is "
+        f"95% of them had a first token within {lasting(slow)}, of the rest within {lasting(usual)}. What they took longer is "
         f"{share:.0%} of all time to first tokens.{gone}"
     )
     return Reason("cold_start", share, text + _slowest(facts))
@@ -144,7 +139,8 @@ def _slowest(facts: Facts) -> str:
         return ""
     stages = {name: stage for name, stage in found["stages"].items() if name in RISING}
     most = max(stages, key=lambda name: stages[name]["count"] * stages[name]["mean"])
-    return f" A start took {_time(found['wanted_to_ready']['mean'])} on average, of it {_time(stages[most]['mean'])} for {STAGES[most]}."
+    whole = found["wanted_to_ready"]["mean"]
+    return f" A start took {lasting(whole)} on average, of it {lasting(stages[most]['mean'])} for {STAGES[most]}."
 
 
 STAGES = {"wait": "free GPUs", "provision": "a node", "image": "the image", "weights": "the weights", "init": "the engine's start",
@@ -223,7 +219,7 @@ def _link(facts: Facts, cold: bool) -> Reason | None:
     share = float(full[worst])
     return Reason("link", share, (
         f"A full link: {name} ({kind}) carried all it can in {share:.0%} of the time. It was the bottleneck of {int(mine.sum()):,} "
-        f"transfers, of {_time(float(took[mine].mean()))} each on average, {spent[most] / spent.sum():.0%} of that time for "
+        f"transfers, of {lasting(float(took[mine].mean()))} each on average, {spent[most] / spent.sum():.0%} of that time for "
         f"{kinds[most]}."
     ))  # fmt: skip
 
@@ -238,7 +234,7 @@ def _handed(facts: Facts, waits: Waits) -> Reason | None:
         return None
     share = float(took.sum()) / waits.e2e
     text = f"Hand-over: keys and values on their way from prefill to decode took {share:.0%} of the requests' time, "
-    return Reason("handoff", share, text + f"{_time(float(took.mean()))} each on average.")
+    return Reason("handoff", share, text + f"{lasting(float(took.mean()))} each on average.")
 
 
 def _away(waits: Waits) -> Reason | None:
@@ -297,14 +293,3 @@ def _gpus(facts: Facts) -> Reason:
 def _table(tables: Tables, name: str) -> Table | None:
     table = tables.result.tables.get(name)
     return table if table is not None and len(table) else None
-
-
-def _time(seconds: float) -> str:
-    """
-    >>> _time(0.0421), _time(12.345), _time(600)
-    ('42.1 ms', '12.3 s', '10 min')
-    """
-    for size, unit, least in ((3600.0, "h", 2), (60.0, "min", 5), (1.0, "s", 1)):
-        if seconds >= least * size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e3:.3g} ms"

@@ -16,11 +16,13 @@ from sim.core.transfer import Transfer
 from sim.physics.memory import Memory
 from sim.physics.step import EngineStep
 from sim.spec.scenario import Scenario
+from sim.spec.tenants import unasked
 from sim.world.adapters import Wanted
 from sim.world.attempts import Attempts
 from sim.world.autoscaler import Scalers
 from sim.world.cascade import Chain, Step
 from sim.world.clock import Clock
+from sim.world.control import Control, controlled
 from sim.world.deliveries import Deliveries
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
@@ -34,6 +36,7 @@ from sim.world.replicas import Replicas
 from sim.world.sandboxes.all import Sandboxes, ports
 from sim.world.sandboxes.lease import Ask
 from sim.world.site import Site
+from sim.world.trainer import Trainer, trainers
 from sim.world.ways import Ways
 
 # Sessions that one workload may have; numbers of different ones do not meet.
@@ -61,11 +64,11 @@ class World:
         self.lifecycles: list[Lifecycle] = []
         _each(self._open, range(len(scenario.cluster.pools)))
         _each(Lifecycle.begin, self.lifecycles)
+        self.trainers = trainers(self, self.site)
         self.workloads = [WORKLOADS.make(options) for options in scenario.workloads]
         admission = scenario.cluster.admission["kind"], self._seeded("admission", ADMISSIONS.make(scenario.cluster.admission))
         names = self._names()
         wanted = [workload.model if workload.sends else None for workload in self.workloads]
-        self._homes()
         models = [workload.models if workload.sends else {} for workload in self.workloads]
         ways = Ways(scenario, [opened.pool for opened in self.lifecycles], wanted, names, models)
         self._unasked = ways.unasked()
@@ -78,9 +81,11 @@ class World:
         self.deliveries: Deliveries | None = None
         if self.site is not None:
             self.deliveries = Deliveries(self.env, self.site, self.lifecycles, self.recorder.tables["deliveries"])
+            self.deliveries.trainers = self.trainers
         self._adapters: dict[str, int] = {}
         self._others = ways.others
         self._clients = [Client(self, (number, name), ways.services[number]) for number, name in enumerate(names)]
+        self.controls: dict[str, tuple[int, Control]] = {}
         self.closing: list[Callable[[], None]] = []
         self._drivers: list[Process] = []
         self._scalers = Scalers(self)
@@ -99,6 +104,7 @@ class World:
     def start(self) -> list[str]:
         """Prepare the workloads and set them going; returns their remarks. Raises BadInput with all that is wrong with any of them."""
         remarks = [f"pool {name}: no workload asks for it" for name in self._unasked]
+        remarks += [f"sandboxes {name}: no workload asks for one" for name in unasked(self.scenario)]
         problems: list[Problem] = []
         for number, (client, workload) in enumerate(zip(self._clients, self.workloads, strict=True)):
             try:
@@ -133,6 +139,8 @@ class World:
         recorder.watches.clear()
         last = max(recorder.last, self.sandboxes.last) if self._stopped is None else self._stopped
         self.end = last if self.over() else min(self.env.now, self.scenario.duration or self.env.now)
+        for _, control in self.controls.values():
+            control.close(self.end)
         for engine in self.engines:
             for request in engine.settle():
                 recorder.unfinished(request)
@@ -146,6 +154,8 @@ class World:
             self.deliveries.close()
             self.site.network.close(self.end)
         self.sandboxes.close(self.end)
+        for trainer in self.trainers.values():
+            trainer.close(self.end)
         write(self, self.end)
 
     def over(self) -> bool:
@@ -175,6 +185,8 @@ class World:
 
     def _hand_on(self, request: Request, found: Callable[[Request, Engine | ExactEngine], None]) -> None:
         self._scalers.handed_on(request)
+        for _, control in self.controls.values():
+            control.left(request)
         self.door.successor(request, found)
 
     def _open(self, number: int) -> None:
@@ -231,17 +243,6 @@ class World:
             raise BadInput([Problem(message, f"workloads.{number}.client")])
         return Attempts(self, name, self.workloads[number].client)
 
-    def _homes(self) -> None:
-        """Raises BadInput when workloads ask for pools of sandboxes that there are not."""
-        known, problems = [pool.name for pool in self.scenario.cluster.sandboxes], []
-        for number, workload in enumerate(self.workloads):
-            for where, name in (workload.sandboxes if workload.sends else {}).items():
-                if name not in known:
-                    near = did_you_mean(name, known) if known else "cluster.sandboxes has none"
-                    problems.append(Problem(f"no pool of sandboxes is named '{name}'; {near}", f"workloads.{number}.{where}"))
-        if problems:
-            raise BadInput(problems)
-
     def _names(self) -> list[str]:
         """Each workload's name: the one it asks for, or its kind and how many of that kind came before it."""
         kinds = [options["kind"] for options in self.scenario.workloads]
@@ -253,7 +254,12 @@ class World:
         return names
 
     def service(self, number: int, model: str) -> int:
-        """The service of the front door for one of a workload's further models."""
+        """The service of the front door for one of a workload's further models. Raises BadInput for one that it did not name."""
+        if (number, model) not in self._others:
+            known = [name for workload, name in self._others if workload == number]
+            near = did_you_mean(model, known) if known else "none is named"
+            message = f"the workload did not name '{model}' before the run, as model of one of its agents or of its program's role; {near}"
+            raise BadInput([Problem(message, f"workloads.{number}")])
         return self._others[number, model]
 
     def adapters(self, number: int, name: str, pools: Sequence[str]) -> Wanted | None:
@@ -330,6 +336,20 @@ class Client:
     def closing(self, call: Callable[[], None]) -> None:
         """Have something done when the clock has stopped."""
         self._world.closing.append(call)
+
+    def control(self, pool: str) -> Control:
+        """What a workload that trains may do to the replicas of a pool. Raises BadInput where it may not."""
+        return controlled(self._world, self._number, pool, self.transfer)
+
+    def trainer(self, name: str) -> Trainer:
+        """A trainer of the cluster, the only one where the name is empty. Raises BadInput when there is none."""
+        known = self._world.trainers
+        if name not in known and (name or len(known) != 1):
+            near = did_you_mean(name, known) if known else "write cluster.trainers"
+            raise BadInput([Problem(f"no trainer is named '{name}'; {near}", f"workloads.{self._number}.trainer")])
+        found = known[name] if name else next(iter(known.values()))
+        found.driver = found.driver or self.name
+        return found
 
     def transfer(self, order: Transfer) -> Event:
         """Move bytes over the network; the event succeeds when all receivers have them. Raises BadInput without a network."""

@@ -73,6 +73,10 @@ class Decoders:
         self.leave(request)
         self.stale += 1
 
+    def out(self, request: Request, more: int) -> int:
+        """Tokens a member has after so many steps more."""
+        return request.generated + self.step - request.joined + more
+
     def until_finish(self) -> int:
         """Steps until the next member finishes."""
         finish = self.finish

@@ -15,6 +15,7 @@ from sim.physics.topology import Gpus, Place, Store
 from sim.world.broadcast import Broadcast
 from sim.world.lifecycle import Lifecycle
 from sim.world.site import Site
+from sim.world.trainer import Trainer
 
 
 class Deliveries:
@@ -22,6 +23,7 @@ class Deliveries:
 
     def __init__(self, env: Environment, site: Site, lifecycles: Sequence[Lifecycle], record: Table):
         self._env, self._site, self._record = env, site, record
+        self.trainers: dict[str, Trainer] = {}
         self._pools = {lifecycle.pool.name: lifecycle for lifecycle in lifecycles}
         self._open: dict[int, tuple[str, float, Transfer, int]] = {}
         self._count = 0
@@ -61,6 +63,9 @@ class Deliveries:
 
     def _places(self, name: str) -> list[Place]:
         """A store, or the ready replicas of a pool."""
+        if name in self.trainers:
+            place = self.trainers[name].place
+            return [] if place is None else [place]
         if name not in self._pools:
             return [Store(name)]
         return [Gpus(self._site.places[life.index]) for life in self._pools[name].ready]
@@ -68,5 +73,7 @@ class Deliveries:
     def _weights(self, order: Transfer) -> float:
         """Bytes of the model of the pool that receives, or of the one that sends."""
         name = order.target if order.target in self._pools else order.source
+        if name in self.trainers:
+            return self.trainers[name].model.weight_bytes()
         opened = self._pools[name].opened
         return opened.memory.weights * opened.pool.parallel.gpus

@@ -2,7 +2,8 @@
 
 Between two changes of its batch an engine repeats the same step, each sequence one token longer. Such a run is one event: at its start the
 engine knows the first step at which anything can change (a completion, the KV blocks running out, a prompt chunk, a kink of the step
-time) and sets one timer. An arrival cuts the stretch at the end of the step in flight. `world/exact.py` does the same one step at a time.
+time) and sets one timer. An arrival cuts the stretch at the end of the step in flight, and so does who pauses the engine: then no step
+begins until it is resumed. `world/exact.py` does the same one step at a time.
 """
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ class Engine(Members):
         "_alarm",
         "_chunks",
         "_decode",
+        "_halt",
         "_idle",
         "_lookahead",
         "_note",
@@ -54,6 +56,7 @@ class Engine(Members):
         self.admit = self._decode = True
         self._chunks: list[tuple[Request, int]] = []
         self._idle, self._ticket = True, 0
+        self._halt: Callable[[], None] | None = None
         self._step_seconds = self._slope = self._pairs = 0.0
         self._steps = self._tokens = 0
         self._ring, self._alarm = self._tick, env.alarm
@@ -73,6 +76,20 @@ class Engine(Members):
             taken += self._group.blocks(min(self._steps_by(self._env._now, math.floor), self._steps))
         return taken
 
+    def progress(self, request: Request) -> int:
+        """Tokens generated for a request that is here, those of the steps made in the stretch under way included."""
+        if request.joined < 0:
+            return request.generated
+        tokens = self._group.out(request, self._made(self._env._now))
+        return tokens if request.asked is None else min(tokens, request.asked[1])
+
+    def _made(self, at: float) -> int:
+        """Whole steps of this stretch made before a time; the last is made when the stretch ends."""
+        if self._steps < 2 or at <= self._start:
+            return 0
+        return min(self._steps_by(at, math.floor), self._steps - 1)
+
+    # -- what others do ------------------------------------------------------------
     def submit(self, request: Request) -> None:
         """Queue a request: it can join at the end of the step in flight, with lookahead one step later. An idle engine starts once this
         instant's arrivals are in.
@@ -124,10 +141,40 @@ class Engine(Members):
         if not self._idle:
             if self._steps > 1:
                 self._cut(0)
+        elif self.paused:
+            self._lose()
         elif self.waiting or self.ready or self._gone:
             self._wake()
 
+    def pause(self, done: Callable[[], None]) -> None:
+        """Begin no step from now on; `done` is called when the step in flight has ended, at once where there is none. Requests that come
+        wait, those that run stand still with their blocks, and who is called off leaves at once.
+        """
+        assert not self.paused, "the engine is paused already"
+        assert self._halt is None, "the engine is about to be paused already"
+        if self._idle:
+            self.paused = True
+            done()
+        else:
+            self._halt = done
+            self.poke()
+
+    def resume(self) -> None:
+        """Go on, not before the `done` of `pause` has been called."""
+        assert self.paused, "the engine is not paused"
+        self.paused = False
+        if self.waiting or self.ready or self.running:
+            self._wake()
+
+    def _stop(self, done: Callable[[], None]) -> None:
+        self._join(math.inf)
+        self._halt, self.paused, self._idle = None, True, True
+        self._start, self._steps = self._env._now, 0
+        done()
+
     def _wake(self) -> None:
+        if self.paused:
+            return
         self.rested += self._env._now - self._start
         self._idle, self._steps = False, 0
         self._wait(WAKE)
@@ -158,7 +205,10 @@ class Engine(Members):
                 self._commit()
             if self._gone:
                 self._lose()
-            self._plan()
+            if self._halt is None:
+                self._plan()
+            else:
+                self._stop(self._halt)
 
     def _plan(self) -> None:
         group = self._group

@@ -20,6 +20,7 @@ from sim.physics.speculation import Acceptance
 from sim.policy.batch.base import Batcher, Limits
 from sim.policy.kv.base import KvCache
 from sim.world.adapters import Adapters
+from sim.world.exact_standing import Standing
 from sim.world.moves import Moves
 from sim.world.timer import WAKE, Timer
 
@@ -41,7 +42,7 @@ class Draft:
         return math.ceil(min(most, self.base + self.tokens[-1]) / block_size)
 
 
-class ExactEngine:
+class ExactEngine(Standing):
     """A replica that steps one step at a time, as a SimPy process."""
 
     def __init__(
@@ -56,7 +57,8 @@ class ExactEngine:
         self.stretches, self.stalls, self.ended = record
         self.waiting = self.batcher.queue()
         self.fresh: deque[tuple[float, Request]] = deque()
-        self.busy = False
+        self.busy = self.paused = False
+        self.halt = None
         self.moves: Moves | None = None
         self.adapters: Adapters | None = None
         self.ready: list[Request] = []
@@ -119,8 +121,13 @@ class ExactEngine:
         self.poke()
 
     def poke(self) -> None:
-        if not self.wake.triggered and (self.waiting or self.ready or self.gone):
+        if self.paused:
+            self.lose()
+        elif not self.wake.triggered and (self.waiting or self.ready or self.gone):
             self.wake.succeed()
+
+    def progress(self, request: Request) -> int:
+        return request.generated if request.asked is None else min(request.generated, request.asked[1])
 
     def loaded(self, request: Request) -> None:
         self.loading.remove(request)
@@ -160,6 +167,11 @@ class ExactEngine:
     def live(self) -> Generator[Any, Any, None]:
         while True:
             self.lose()
+            if self.halt is not None:
+                self.stop(self.halt)
+            if self.paused:
+                yield from self.rest()
+                continue
             if self.moves is not None:
                 self.moves.due(self.env.now)
             if not self.waiting and not self.running and not self.ready:
@@ -173,9 +185,7 @@ class ExactEngine:
             if not decoding and not self.chunks:
                 assert not self.running, "an engine with running requests always has something to do"
                 self.busy, self.wake, self.since = False, self.env.event(), self.env.now
-                yield self.wake
-                self.rested, self.since = self.rested + self.env.now - self.since, self.env.now
-                yield Timer(self.env, WAKE, 0, lambda _: None)
+                yield from self.rest()
                 continue
             work = Work(tuple((n, r.computed) for r, n in self.chunks), len(decoding), sum(self.held(r) for r in decoding))
             seconds = self.model.step(work).seconds + self.extra
@@ -189,6 +199,11 @@ class ExactEngine:
             self.record(start, seconds, work, self.emitted(decoding))
             self.join(start)
             self.commit(decoding)
+
+    def rest(self) -> Generator[Any, Any, None]:
+        yield self.wake
+        self.rested, self.since = self.rested + self.env.now - self.since, self.env.now
+        yield Timer(self.env, WAKE, 0, lambda _: None)
 
     def join(self, before: float) -> None:
         """Whoever came before the last step began is in the queue when the next one is planned."""
@@ -259,6 +274,7 @@ class ExactEngine:
             if request.order == 0:
                 self.ready.remove(request)
             else:
+                self.stand_still(request)
                 if request in self.prefilling:
                     self.prefilling.remove(request)
                 del self.running[request.order]

@@ -46,9 +46,9 @@ class Fleet:
         self._views: list[Any] = self.engines if look is None else []
         self.held: deque[Held] = deque()
         self.gate: Gated | None = None
-        self.longest, self.limit = max(limits)
+        self.longest, self.limit = max(limits, default=(0, "max_model_len"))
         self._router = router
-        self._shortest = min(limit for limit, _ in limits)
+        self._shortest = min((limit for limit, _ in limits), default=0)
         self._by_index: dict[int, Engine | ExactEngine] = {}
         self._room: dict[int, int] = {}
         self._ranking: Ranking | None = None

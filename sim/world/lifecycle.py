@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from heapq import heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,7 @@ class Lifecycle:
         self.ready: list[Life] = []
         self.draining: list[Life] = []
         self.fleets: list[Fleet] = []
+        self._open = True
         self._free: list[int] = []
         self._count = 0
         self._site = world.site
@@ -192,8 +193,26 @@ class Lifecycle:
         if math.isnan(life.ready):
             life.ready = life.since
         insort(self.ready, life, key=INDEX)
+        if self._open:
+            self._offer([life])
+
+    def withhold(self) -> None:
+        """Send nothing to any replica of this pool until `offer`."""
+        self._open = False
         for fleet in self.fleets:
-            fleet.add(life.engine, self.opened.limit[0])
+            for life in self.ready:
+                fleet.remove(life.engine)
+
+    def offer(self) -> None:
+        """Send to the ready replicas again, and what was held first."""
+        if not self._open:
+            self._open = True
+            self._offer(self.ready)
+
+    def _offer(self, lives: Sequence[Life]) -> None:
+        for fleet in self.fleets:
+            for life in lives:
+                fleet.add(life.engine, self.opened.limit[0])
         for fleet in self.fleets:
             self._world.door.came(fleet)
 
@@ -209,7 +228,7 @@ class Lifecycle:
     # -- the end ------------------------------------------------------------
     def _drain(self, life: Life) -> None:
         self.ready.remove(life)
-        for fleet in self.fleets:
+        for fleet in self.fleets if self._open else ():
             fleet.remove(life.engine)
         life.state = DRAINING
         insort(self.draining, life, key=INDEX)

@@ -1,7 +1,8 @@
 """The requests at an engine, and how they come and go: the half of `world/engine.py` that knows nothing of stretches.
 
 A request waits (`fresh`, then `waiting`), holds blocks without running (`loading` what it has elsewhere, then `ready`), or runs
-(`prefilling`, then in the decode group). Whoever sent it may call it off anywhere on this way.
+(`prefilling`, then in the decode group). Whoever sent it may call it off anywhere on this way. While the engine is paused, what is cached
+can be forgotten, also that of the requests: then they start again with the tokens they have, in the order in which they were admitted.
 """
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from sim.world.speculators import group
 
 class Members:
     """`waiting`, `ready`, `prefilling` and `running` are what batchers read (`policy/batch/base.py`). `ended(request)` is told of everybody
-    who leaves for good: with a last token, or called off.
+    who leaves for good: with a last token, or called off. `paused`: no step is under way, and none begins.
     """
 
     __slots__ = (
@@ -38,7 +39,7 @@ class Members:
         "_order",
         "_stalls",
         "_start",
-        "adapters", "in_flight", "index", "kv", "loading", "moves", "preemptions", "prefilling", "ready", "running", "waiting",
+        "adapters", "in_flight", "index", "kv", "loading", "moves", "paused", "preemptions", "prefilling", "ready", "running", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +62,7 @@ class Members:
         self._gone: list[Request] = []
         self.in_flight = self.preemptions = self._order = 0
         self._start = self._extra = 0.0
+        self.paused = False
 
     @property
     def queued(self) -> int:
@@ -189,7 +191,7 @@ class Members:
             if request.order:
                 del self.running[request.order]
                 if request.joined >= 0:
-                    self._group.preempt(request)
+                    self._stand(request)
                 else:
                     self.prefilling.remove(request)
                 self._left(request)
@@ -201,6 +203,53 @@ class Members:
             self.in_flight -= 1
             self._ended(request.unpadded())
         self._gone.clear()
+
+    def _stand(self, request: Request) -> None:
+        """A decoder goes before its end; of a paused engine it got no token since that stopped."""
+        self._group.preempt(request)
+        if self.paused:
+            request.stalled = self._start
+
+    def forget(self, everything: bool) -> int:
+        """Paused: throw away what is cached and belongs to no request under way, or `everything`: what requests have here, and what they
+        have elsewhere to bring here, too. These wait again, in order of admission and before the others; none counts as preempted.
+
+        Returns how many tokens' keys and values they had. What a request that was handed on left here stays until it is fetched.
+        """
+        assert self.paused, "only a paused engine forgets"
+        lost = self._restart() if everything else 0
+        if self.moves is not None:
+            self.moves.forget_sessions()
+        self.kv.forget()
+        return lost
+
+    def _restart(self) -> int:
+        lost, back, moves = 0, [*self.running.values(), *self.ready, *self.loading], self.moves
+        if moves is not None:
+            for request in self.waiting:
+                if request.brought:
+                    lost += request.brought
+                    moves.decline(request)
+            for request in self.loading:
+                moves.disown(request)
+        for members in (self.running, self.ready, self.loading, self.prefilling):
+            members.clear()
+        for request in back:
+            if request.joined >= 0:
+                self._stand(request)
+            if request.order:
+                self._left(request)
+            lost += request.computed
+            self.kv.drop(request, keep=False)
+            self._spare()
+            request.order, request.computed = -1, 0
+        for request in reversed(back):
+            if request.reason:
+                self.in_flight -= 1
+                self._ended(request.unpadded())
+            else:
+                self.waiting.appendleft(request)
+        return lost
 
     def _spare(self) -> None:
         """Blocks that decoders held ahead of their tokens come back when they leave."""

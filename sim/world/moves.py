@@ -8,6 +8,7 @@ the last byte is out.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,6 +63,7 @@ class Moves:
         self.leaving: dict[int, Request] = {}
         self._sources: dict[int, Held] = {}
         self._swapped: dict[int, int] = {}
+        self._unwanted = Counter[int]()
 
     def fetch(self, engine: Engine | ExactEngine, request: Request) -> None:
         """Bring what the request has elsewhere into the cache of `engine`, then call its `loaded`."""
@@ -93,11 +95,7 @@ class Moves:
         """A request starts to run: what it had elsewhere is needed no more."""
         self._comes(request)
         if request.brought:
-            held, now = self._sources.get(request.id), self.env.now
-            if held is not None:
-                # All that it needs was here already: a hand-on of nothing.
-                self.transfers.append((HANDOFF, request.id, held.engine.index, request.replica, now, now, 0.0, 0, 0))
-            self.forget(request)
+            self.decline(request)
 
     def due(self, now: float) -> None:
         """A step is about to be planned: what was kept up to now is let go of."""
@@ -121,8 +119,28 @@ class Moves:
             self.tiers.flush(request)
 
     def _loaded(self, engine: Engine | ExactEngine, request: Request) -> None:
+        if self._unwanted[request.id]:
+            self._unwanted[request.id] -= 1
+            return
         self.forget(request)
         engine.loaded(request)
+
+    def decline(self, request: Request) -> None:
+        """What a request has elsewhere is not fetched: it is here already, or of no use. Of what was handed on, nothing is moved."""
+        held, now = self._sources.get(request.id), self.env.now
+        if held is not None:
+            self.transfers.append((HANDOFF, request.id, held.engine.index, request.replica, now, now, 0.0, 0, 0))
+        self.forget(request)
+
+    def disown(self, request: Request) -> None:
+        """What is on its way to a request is not wanted any more: it still comes, and nobody waits for it."""
+        self._unwanted[request.id] += 1
+        self.forget(request)
+
+    def forget_sessions(self) -> None:
+        """Nothing is kept for sessions any more."""
+        if self.keeper is not None:
+            self.keeper.forget()
 
     def hand_on(self, engine: Engine | ExactEngine, request: Request) -> None:
         """Pass a request whose first token is out to a decode replica; its blocks here stay until they have been fetched.

@@ -139,6 +139,14 @@ class Keeper:
         self._note()
         return True
 
+    def forget(self) -> None:
+        """What is kept is worth nothing any more: let go of all of it, and move nothing down."""
+        for hold in list(self._held.values()):
+            self._end(hold._replace(offload=False))
+        for session in self._sessions.values():
+            session.until = -math.inf
+        self._note()
+
     def due(self, now: float) -> None:
         """Let go of what was kept up to now."""
         due = self._due

@@ -6,7 +6,6 @@ region is on its way for a while: it counts as in flight there from when it is s
 from __future__ import annotations
 
 import abc
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -112,6 +111,10 @@ class Shown(abc.ABC):
     def lost(self, request: Request) -> None:
         """A request was called off on its way."""
 
+    def forget(self, everything: bool) -> int:
+        self.before()
+        return super().forget(everything)  # type: ignore[misc, no-any-return]
+
     def settle(self) -> list[Request]:
         return [*super().settle(), *self.coming.values()]  # type: ignore[misc]
 
@@ -125,6 +128,10 @@ class Seen(Shown, Engine):
         if ticket == self._ticket:
             self.before()
             super()._tick(ticket)
+
+    def _lose(self) -> None:
+        self.before()
+        super()._lose()
 
     def lost(self, request: Request) -> None:
         self._ended(request)
@@ -145,12 +152,6 @@ class Seen(Shown, Engine):
         self._steps = made
         self._advance(end)
         self._start, self._step_seconds, self._steps = end, self._step_seconds + self._slope * made, steps - made
-
-    def _made(self, at: float) -> int:
-        """Whole steps of this stretch made before a time; the last is made when the stretch ends."""
-        if self._steps < 2 or at <= self._start:
-            return 0
-        return min(self._steps_by(at, math.floor), self._steps - 1)
 
 
 class SeenExact(Shown, ExactEngine):

@@ -81,6 +81,10 @@ class Speculators(Decoders):
                 if after >= steps:
                     self._calendar[self.step + after - steps] -= blocks
 
+    def out(self, request: Request, more: int) -> int:
+        steps = self.step - request.joined + more
+        return request.generated + (int(self._ahead[request.order].tokens[steps - 1]) if steps else 0)
+
     def advance(self, steps: int) -> float:
         calendar = self._calendar
         for step in range(self.step, self.step + steps):

@@ -64,7 +64,8 @@ class Ways:
         found = [pool for pool in self._pools if not wanted or wanted in (pool.name, pool.model or self._model)]
         if not found:
             known = sorted({name for pool in self._pools for name in (pool.name, pool.model or self._model)})
-            self._problems.append(Problem(f"no pool serves '{wanted}'; {did_you_mean(wanted, known)}", where))
+            near = did_you_mean(wanted, known) if known else "there are no pools; write cluster.pools"
+            self._problems.append(Problem(f"no pool serves '{wanted}'; {near}", where))
         roles = {pool.role for pool in found}
         if roles == {"decode"}:
             self._problems.append(Problem(f"only decode pools serve '{wanted}'; prompts need a pool that computes them", where))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from simpy import Interrupt
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 Steps = Generator[Any, Any, None]
 LLM, TOOL, SANDBOX, JOIN, THINK, NOTHING = range(6)
 # Parts of an agent's luck.
-CHILDREN, USES, TASK, RESULT, SUMMARY = 1_000_000, 2_000_000, 3_000_000, 3_000_001, 3_000_002
+CHILDREN, USES, TASK, RESULT, SUMMARY, KEPT = 1_000_000, 2_000_000, 3_000_000, 3_000_001, 3_000_002, 4_000_000
 
 
 class Agent:
@@ -41,8 +42,8 @@ class Agent:
     """
 
     __slots__ = (
-        "_answer", "_born", "_cause", "_children", "_ended", "_held", "_limited", "_request", "_result", "_since", "_state", "_uses",
-        "context", "depth", "env", "home", "luck", "number", "parent", "process", "program", "role", "root", "seconds", "shared",
+        "_answer", "_born", "_cause", "_children", "_ended", "_held", "_limited", "_request", "_result", "_root", "_since", "_state",
+        "_uses", "context", "depth", "env", "home", "luck", "number", "parent", "process", "program", "role", "seconds", "shared",
         "spent", "started", "task", "turn",
     )  # fmt: skip
 
@@ -50,7 +51,8 @@ class Agent:
         self.shared, self.luck, self.parent, self.role = shared, luck, parent, program.role
         self.env = shared.env
         self.number = shared.client.number()
-        self.root: Agent = self if parent is None else parent.root
+        # A root does not name itself: no cycle is left for the collector of garbage.
+        self._root: Agent | None = None if parent is None else parent.root
         self.program = self.root.number
         self.task: int = task if parent is None else parent.task
         self.depth: int = 0 if parent is None else parent.depth + 1
@@ -71,10 +73,15 @@ class Agent:
         self.process: Any = self.env.process(self._live(program))
         shared.living[self.number] = self
 
+    @property
+    def root(self) -> Agent:
+        """The agent at the head of its session."""
+        return self if self._root is None else self._root
+
     # -- what a program may do ------------------------------------------------------------
     def told(self, tokens: int, cause: str = "user") -> None:
         """Something is added to the context: by the user, a tool, a subagent. No time passes."""
-        self.context.told(tokens)
+        self.context.told(_count(tokens, 0))
         self._cause = cause
         if cause == "user":
             self.turn += 1
@@ -85,13 +92,18 @@ class Agent:
         self._cause = "user"
         self.turn += 1
 
+    def edited(self) -> None:
+        """All but the system prompt is rewritten, as long as it was. No time passes."""
+        self.context.edited()
+        self._cause = "edit"
+
     def call(self, output: int, model: str = "", pause: float | None = None) -> Generator[Any, Any, Request]:
         """One call of a model, with the whole context as the prompt; the `output` tokens (>= 1) it answers are added.
 
         `pause`: seconds after which the next call is expected, NaN: there is none; by default what the tools take on average. A context
         that is too long is compacted first. Raises Over when the budget does not allow it, or when it failed and retries did too.
         """
-        limit, context = self.role.context, self.context
+        limit, context, output = self.role.context, self.context, _count(output, 1)
         if not context.tokens:
             context.told(1)
         if limit.compact_at is not None and limit.max is not None and context.tokens + output > limit.compact_at * limit.max:
@@ -106,7 +118,7 @@ class Agent:
         """Use several tools at once and wait for all. Raises Over when one needs a sandbox and there is none to be had."""
         if not tools:
             return []
-        benches = [self.shared.tools[tool] for tool in tools]
+        benches = [self.shared.bench(tool) for tool in tools]
         home = self.home if any(bench.tool.sandbox for bench in benches) else None
         if any(bench.tool.sandbox for bench in benches):
             yield from self._settle()
@@ -158,7 +170,7 @@ class Agent:
 
         `task`: tokens each is told, by default its kind's; `result`: tokens each hands back, by default its last answer.
         """
-        count = self.may_spawn(count)
+        count = self.may_spawn(_count(count, 0))
         if not count:
             return []
         self._switch(JOIN)
@@ -171,6 +183,8 @@ class Agent:
 
     def think(self, seconds: float) -> Steps:
         """The user is away."""
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"found {seconds!r}; seconds of 0 or more are wanted")
         if seconds > 0:
             if self.role.sandbox is not None and self.home is not None:
                 self.home.rest()
@@ -282,7 +296,7 @@ class Agent:
         if wanted is None:
             return None if self.parent is None else self.parent.home
         image = self.task if wanted.image == "own" else 0
-        return Home(wanted, lambda: self.shared.client.sandbox(wanted.pool, image))
+        return Home(wanted, self.shared.client.sandbox, image)
 
     def _settle(self) -> Steps:
         home = self.home
@@ -301,7 +315,8 @@ class Agent:
         summary = max(1, self.drawn(limit.summary, SUMMARY + self.spent.compactions)) if limit.summary is not None else 1
         self._cause = "summary"
         yield from self._asked(summary, "", 0.0)
-        self.context.compacted(summary)
+        kept = self.drawn(limit.kept, KEPT + self.spent.compactions) if limit.kept is not None else 0
+        self.context.compacted(summary + kept)
         self.spent.compactions += 1
         self._cause = cause if cause == "summary" else "compaction"
 
@@ -332,3 +347,10 @@ class Agent:
                 self._switch(LLM)
                 yield self.env.timeout(retries.backoff * 2.0**attempt)
         raise Over("failed")
+
+
+def _count(number: int, least: int) -> int:
+    """A whole number of at least so much. Raises TypeError or ValueError."""
+    if index(number) < least:
+        raise ValueError(f"found {number}; at least {least} is wanted")
+    return number

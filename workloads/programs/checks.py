@@ -5,19 +5,28 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from sim.core.errors import did_you_mean
+from workloads.programs import never
 from workloads.programs.options import Kind, Quota, Tool
 
 Wrong = Iterator[tuple[str, str]]
 
 
 class Whole(NamedTuple):
-    """All that a workload declares; `first` is the kind of agent that sessions begin with, `last` a tool it uses when it is done."""
+    """All that a workload declares; `first` is the kind of agent that sessions begin with (empty: a program in Python), `last` a tool it
+    uses when it is done, and `mixed` are further kinds that sessions begin with.
+    """
 
     first: str
     kinds: Mapping[str, Kind]
     tools: Mapping[str, Tool]
     apis: Mapping[str, Quota]
     last: str = ""
+    mixed: tuple[str, ...] = ()
+
+    @property
+    def begun(self) -> tuple[str, ...]:
+        """The kinds that sessions begin with."""
+        return (self.first, *self.mixed)
 
     def has(self, name: str) -> list[str]:
         """Tools of a kind of agent that are defined."""
@@ -28,6 +37,7 @@ class Whole(NamedTuple):
 def problems(whole: Whole) -> Wrong:
     """(path, message) of each."""
     yield from _names(whole)
+    yield from never.problems(whole.kinds, whole.tools, whole.begun)
     for name, kind in whole.kinds.items():
         yield from _kind(whole, name, kind)
     for name, tool in whole.tools.items():
@@ -40,7 +50,7 @@ def problems(whole: Whole) -> Wrong:
 
 
 def _names(whole: Whole) -> Wrong:
-    if whole.first not in whole.kinds:
+    if whole.first and whole.first not in whole.kinds:
         yield "agent", f"there is no agent '{whole.first}'; {did_you_mean(whole.first, whole.kinds)}"
     for name, kind in whole.kinds.items():
         for tool in kind.tools:
@@ -61,14 +71,17 @@ def _names(whole: Whole) -> Wrong:
 
 
 def _define(name: str, known: Mapping[str, object]) -> str:
-    return did_you_mean(name, known) + " Or define it" if known else "define it"
+    if not known:
+        return "define it"
+    near = did_you_mean(name, known)
+    return f"{near} Or define it" if near.endswith("?") else f"{near}; or define it"
 
 
 def _kind(whole: Whole, name: str, kind: Kind) -> Wrong:
     here = f"agents.{name}"
-    if name == whole.first and kind.task is None and kind.message is None:
+    if name in whole.begun and kind.task is None and kind.message is None:
         yield here, "missing message (or task): tokens of what a user sends"
-    if kind.tools and not any(share > 0 for share in kind.tools.values()):
+    if kind.tools and not any(kind.tools.values()) and kind.calls.whole(1.0) > 1:
         yield f"{here}.tools", "all shares are 0; one above 0 is wanted"
     if not kind.tools and not kind.spawns and (kind.calls.varies or kind.calls.at(0.5) > 1.5):
         yield f"{here}.calls", "several calls per turn, but nothing happens between them; give the agent tools or spawns, or one call"
@@ -78,8 +91,10 @@ def _kind(whole: Whole, name: str, kind: Kind) -> Wrong:
         where = f"{here}.spawns.{number}"
         if (spawn.share is None) == (spawn.calls is None):
             yield where, "say either share, the chance of each call, or calls, after which of them"
-        if isinstance(spawn.join, int) and not spawn.count.varies and spawn.join > spawn.count.whole(0.5):
-            yield f"{where}.join", f"found {spawn.join}, but there are {spawn.count.whole(0.5)}; join: all waits for all"
+        most_of = spawn.count.whole(1.0)
+        if isinstance(spawn.join, int) and spawn.join > most_of > 0:
+            there = f"at most {most_of}" if spawn.count.varies else f"{most_of}"
+            yield f"{where}.join", f"found {spawn.join}, but there are {there}; join: all waits for all"
         other = whole.kinds.get(spawn.agent)
         if other is not None and spawn.task is None and other.task is None and other.message is None:
             yield f"{where}.task", f"missing: what agent {spawn.agent} is told, as it has neither task nor message itself"
@@ -94,6 +109,12 @@ def _kind(whole: Whole, name: str, kind: Kind) -> Wrong:
         yield f"{here}.system", f"found {kind.system}; no room for it in a context of {limit.max} tokens, used up to {most:g}"
     elif most is not None and limit.summary is not None and kind.system + limit.summary.at(0.5) >= most:
         yield f"{here}.context.summary", f"with the system prompt it is {kind.system + limit.summary.at(0.5):g} tokens, not below {most:g}"
+    if limit.kept is not None and limit.summary is None:
+        yield f"{here}.context.kept", "not used here: without compact_at and summary, a context is never compacted"
+    if kind.turns is not None and name not in whole.begun:
+        yield f"{here}.turns", "not used here: sub-agents get one message"
+    if limit.edits and name not in whole.begun:
+        yield f"{here}.context.edits", "not used here: sub-agents get one message, and only later ones come with a history"
 
 
 def _tool(name: str, tool: Tool) -> Wrong:
@@ -176,7 +197,7 @@ def _homes(whole: Whole) -> Wrong:
     """Tools that run in a sandbox, of agents that may be without one."""
     if whole.first not in whole.kinds:
         return
-    open_, seen = [whole.first], {whole.first}
+    open_, seen = [one for one in whole.begun if one in whole.kinds], set(whole.begun)
     while open_:
         name = open_.pop()
         kind = whole.kinds[name]
@@ -196,8 +217,8 @@ def _unused(whole: Whole) -> Wrong:
     if whole.first not in whole.kinds:
         return
     for name, kind in whole.kinds.items():
-        if not _reaches(whole, whole.first, name):
-            yield f"agents.{name}", f"nobody begins an agent of this kind; sessions begin with {whole.first}"
+        if not any(_reaches(whole, one, name) for one in whole.begun if one in whole.kinds):
+            yield f"agents.{name}", f"nobody begins an agent of this kind; sessions begin with {' or '.join(whole.begun)}"
         elif kind.sandbox is not None and not _works_inside(whole, name):
             yield f"agents.{name}.sandbox", "no tool of the agent, or of those it begins, runs in a sandbox; give a tool sandbox: true"
     used = {tool for name in whole.kinds for tool in whole.has(name)}

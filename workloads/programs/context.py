@@ -1,8 +1,8 @@
 """What an agent has in its context: a prompt that only grows, until it is replaced by a summary of itself.
 
 Every call sends the whole of it again. What a prefix cache can find of it is told by keys (`sim/core/content.py`): the system prompt has
-one key for all agents of a role, what is told and what is answered has keys of the agent's own. After a compaction nothing but the system
-prompt is as before, so that the rest has to be computed anew.
+one key for all agents of a role, what is told and what is answered has keys of the agent's own. After a compaction or an edit nothing but
+the system prompt is as before, so that the rest has to be computed anew.
 """
 from __future__ import annotations
 
@@ -47,7 +47,11 @@ class Context:
         self.sent = self.tokens
 
     def compacted(self, tokens: int) -> None:
-        """A summary of so many tokens in place of all but the system prompt."""
+        """So many tokens, a summary and what is kept, in place of all but the system prompt."""
+        self.edited()
+        self.tokens = self.sent + tokens
+
+    def edited(self) -> None:
+        """All but the system prompt is other than it was, and as long."""
         self._content = self._system
         self.sent = self._system.ends[-1] if self._system.ends else 0
-        self.tokens = self.sent + tokens

@@ -19,18 +19,18 @@ from workloads.programs.base import Role
 from workloads.programs.options import ONE, ZERO, Kind, Spawn, Tool
 
 # Parts of a turn's luck beside those of its calls.
-MESSAGE, AWAY = 1_000_000, 1_000_001
+MESSAGE, AWAY, EDIT = 1_000_000, 1_000_001, 1_000_002
 
 
 class Declared:
     """A kind of agent by its figures. `turns` and `think` are those of a session that begins with it: how many messages its user sends, and
-    how long each but the first takes to come; a sub-agent gets one.
+    how long each but the first takes to come; without them, as for a sub-agent, there is one.
     """
 
-    def __init__(self, name: str, kinds: Mapping[str, Kind], tools: Mapping[str, Tool], session: tuple[Law, Law] = (ONE, ZERO)):
+    def __init__(self, name: str, kinds: Mapping[str, Kind], tools: Mapping[str, Tool], session: tuple[Law, Law] | None = None):
         self.kind = kind = kinds[name]
         self._kinds, self._tools = kinds, tools
-        self._turns, self._think = session
+        self._turns, self._think = (ONE, ZERO) if session is None else (kind.turns or session[0], session[1])
         task = kind.task or kind.message
         self.role = Role(
             name=name, system=kind.system, context=kind.context, budget=kind.budget, sandbox=kind.sandbox, retries=kind.retries,
@@ -48,6 +48,8 @@ class Declared:
             if not agent.depth and (turn or not agent.turn):
                 law = kind.message if turn and kind.message else self.role.task
                 agent.told(law.whole(luck.part(MESSAGE).next()) if isinstance(law, Law) else 0)
+            if turn and kind.context.edits and luck.part(EDIT).next() < kind.context.edits:
+                agent.edited()
             yield from self._turn(agent, luck, self._think.average if turn + 1 < turns else math.nan)
 
     def _turn(self, agent: Agent, luck: Luck, pause: float) -> Generator[Any, Any, None]:

@@ -12,12 +12,14 @@ from workloads.programs.options import Home as Wanted
 
 
 class Home:
-    """`lease` is held, or None. `ask()` asks for a sandbox: an event that succeeds with a lease or a refusal, and that can be withdrawn."""
+    """`lease` is held, or None. `ask(pool, image)` asks for a sandbox: an event that succeeds with a lease or a refusal, and that can be
+    withdrawn.
+    """
 
-    __slots__ = ("_ask", "_coming", "_users", "_wanted", "lease", "open", "refused")
+    __slots__ = ("_ask", "_coming", "_image", "_users", "_wanted", "lease", "open", "refused")
 
-    def __init__(self, wanted: Wanted, ask: Any):
-        self._wanted, self._ask = wanted, ask
+    def __init__(self, wanted: Wanted, ask: Any, image: int):
+        self._wanted, self._ask, self._image = wanted, ask, image
         self._coming: Any = None
         self._users = 0
         self.lease: Any = None
@@ -29,7 +31,7 @@ class Home:
         while self.lease is None and self.open:
             if self._coming is None:
                 self.refused = False
-                self._coming = self._ask()
+                self._coming = self._ask(self._wanted.pool, self._image)
                 self._coming.callbacks.insert(0, self._came)
             yield self._coming
             if self.refused:

@@ -25,8 +25,8 @@ class Join:
             child.process.callbacks.append(self._one)
 
     def _one(self, process: Any) -> None:
-        if self.event.triggered:
-            return
+        if self.event.triggered or not process.ok:
+            return  # joined already, or a child's program broke down, which ends the run
         ended: Ended = process.value
         self._found[ended.agent] = ended
         self._left -= 1

@@ -5,6 +5,7 @@ Tokens, calls and seconds. A key left out means that there is no such limit, or 
 """
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from sim.spec.law import Amounts, Law, Times
 Tokens = Annotated[int, Field(ge=1, le=10**9)]
 Some = Annotated[int, Field(ge=1, le=10**6)]
 Chance = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, le=1e9)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 ONE = Law(dist="fixed", value=1)
 ZERO = Law(dist="fixed", value=0)
@@ -28,7 +30,8 @@ def _per_second(value: Any) -> Any:
     """`10 per second`, `600 per minute` or a number of calls per second."""
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if match and match[2] in UNITS:
-        return float(match[1]) / UNITS[match[2]]
+        with contextlib.suppress(ValueError):
+            return float(match[1]) / UNITS[match[2]]
     if isinstance(value, str):
         raise ValueError(f"found '{value}'; a rate is wanted, such as 10 per second, 600 per minute or 10")
     return value
@@ -39,6 +42,15 @@ PerSecond = Annotated[
 ]  # fmt: skip
 
 
+def _joined(value: Any) -> Any:
+    if value != "all" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"found {value!r}; all, or how many results are enough (at least 1), is wanted")
+    return value
+
+
+Join = Annotated[Literal["all"] | Some, BeforeValidator(_joined)]
+
+
 def _from_preset(schema: dict[str, Any]) -> None:
     """A file need not say what a preset may."""
     schema.pop("required", None)
@@ -46,12 +58,18 @@ def _from_preset(schema: dict[str, Any]) -> None:
 
 class ContextLimit(Spec):
     """`max`: tokens of prompt and answer together. Without `compact_at` an agent ends there; with it, a call that would exceed this share
-    of `max` is preceded by one that writes a `summary`, which then stands for all but the system prompt.
+    of `max` is preceded by one that writes a `summary`, which then stands for all but the system prompt, beside what is `kept` (files read
+    again, the last messages): tokens that nobody writes.
+
+    `edits`: the chance that a user's message but the first comes with a history that was rewritten (rewound, resumed, old results cleared):
+    as long as it was, but only the system prompt is as before, so that the rest is computed anew.
     """
 
     max: Tokens | None = None
     compact_at: Annotated[float, Field(gt=0, le=1)] | None = None
     summary: Amounts | None = None
+    kept: Amounts | None = None
+    edits: Chance = 0.0
 
 
 class Budget(Spec):
@@ -71,6 +89,8 @@ class Home(Spec):
     """The sandbox an agent works in. `at`: when it is asked for. `image`: one for each session, or one for all. `keep: false`: given back
     after each use, and asked for anew.
     """
+
+    model_config = ConfigDict(json_schema_extra=_from_preset)
 
     pool: str
     at: Literal["start", "first_use"] = "first_use"
@@ -95,9 +115,9 @@ class Spawn(Spec):
 
     agent: str
     share: Chance | None = None
-    calls: tuple[Some, ...] | None = None
+    calls: Annotated[tuple[Some, ...], Field(min_length=1)] | None = None
     count: Amounts = ONE
-    join: Literal["all"] | Some = "all"
+    join: Join = "all"
     task: Amounts | None = None
     result: Amounts | None = None
 
@@ -106,18 +126,21 @@ class Kind(Spec):
     """A kind of agent. Tokens of the `system` prompt with the tool schema, of a user's `message`, of the first of them (`task`, which is
     also what a sub-agent is told), of an LLM call's `output` and of the `final` one of a turn.
 
+    `turns`: messages in a session that begins with this kind, by default the workload's.
+
     `calls`: LLM calls per turn, of which each but the last ends in `parallel_tools` tool calls, drawn by the shares in `tools`, or spawns.
     """
 
     model_config = ConfigDict(json_schema_extra=_from_preset)
 
+    turns: Amounts | None = None
     system: Annotated[int, Field(ge=0, le=10**8)] = 0
     message: Amounts | None = None
     task: Amounts | None = None
     calls: Amounts = ONE
     output: Amounts
     final: Amounts | None = None
-    tools: dict[str, Annotated[float, Field(ge=0, le=1e9)]] = Field(default_factory=dict)
+    tools: dict[str, Weight] = Field(default_factory=dict)
     parallel_tools: Amounts = ONE
     spawns: tuple[Spawn, ...] = ()
     context: ContextLimit = ContextLimit()

@@ -5,7 +5,7 @@ agent's context, budget, sandbox and retries. Laws and lists are replaced as a w
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,19 @@ def load(name: str) -> dict[str, Any]:
         raise BadInput([Problem(f"unknown preset '{name}'; {did_you_mean(name, names())}", "preset")])
     content: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     return {key: value for key, value in content.items() if key != "source"}
+
+
+def alone(content: Mapping[str, Any], first: str | None, kept: Container[str] = ()) -> dict[str, Any]:
+    """The same where all begins with one kind of agent, by default the first: without `mix` and the other kinds in it that are not `kept`.
+
+    >>> alone({"mix": {"a": 1, "b": 2}, "agents": {"a": 1, "b": 2, "c": 3}}, "b")
+    {'agents': {'b': 2, 'c': 3}}
+    """
+    mix, kinds = content.get("mix", {}), content.get("agents", {})
+    if first is None:
+        first = next(iter(kinds), "")
+    left = {name: kind for name, kind in kinds.items() if name == first or name not in mix or name in kept}
+    return {key: left if key == "agents" else value for key, value in content.items() if key != "mix"}
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any], way: tuple[str, ...] = ()) -> dict[str, Any]:

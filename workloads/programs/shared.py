@@ -15,6 +15,7 @@ from workloads.programs.agent import Agent
 from workloads.programs.apis import Api
 from workloads.programs.base import Program, Role
 from workloads.programs.options import Quota, Tool
+from workloads.programs.python import guarded
 from workloads.programs.tools import Bench
 
 if TYPE_CHECKING:
@@ -56,10 +57,17 @@ class Shared:
     def program(self, kind: str | Program) -> Program:
         """A kind of agent by its name. Raises BadInput when there is none."""
         if not isinstance(kind, str):
-            return kind
+            return guarded(kind)
         if kind not in self.programs:
             raise BadInput([Problem(f"there is no agent '{kind}'; {did_you_mean(kind, self.programs)}", "agents")])
         return self.programs[kind]
+
+    def bench(self, tool: str) -> Bench:
+        """A tool by its name. Raises BadInput when there is none."""
+        if tool not in self.tools:
+            near = did_you_mean(tool, self.tools) if self.tools else "the workload has no tools"
+            raise BadInput([Problem(f"there is no tool '{tool}'; {near}", "tools")])
+        return self.tools[tool]
 
     def system(self, role: Role) -> Content:
         """The system prompt of all agents of a role, which no other workload has."""

@@ -58,6 +58,9 @@ class KvCapacity:
         return changes
 
     def enter(self, program: Program) -> bool:
+        # Where there is room elsewhere only, it has to be sent there, which is for a look to do.
+        if program.replica in self._left:
+            return self._left[program.replica] >= program.tokens
         return self._best(program) is not None
 
     def entered(self, program: Program) -> None:

@@ -44,5 +44,10 @@ class KvCache(Protocol):
     def give(self, blocks: int) -> None:
         """Take back blocks of the decode group that hold nothing."""
 
-    def drop(self, request: Request) -> None:
-        """Give back what a request holds for its computed tokens. What can be asked for again stays findable until it is evicted."""
+    def drop(self, request: Request, keep: bool = True) -> None:
+        """Give back what a request holds for its computed tokens. What can be asked for again stays findable until it is evicted; unless
+        it is to be kept, only as far as it was so before.
+        """
+
+    def forget(self) -> None:
+        """What nobody holds is found no more, here and below."""

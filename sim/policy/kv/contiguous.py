@@ -81,7 +81,7 @@ class Contiguous:
     def give(self, blocks: int) -> None:
         assert not blocks, "the decode group holds no blocks of its own"
 
-    def drop(self, request: Request) -> None:
+    def drop(self, request: Request, keep: bool = True) -> None:
         begin, size = self._ranges.pop(request.id)
         self.free += size
         self.returned += size
@@ -94,3 +94,6 @@ class Contiguous:
         if at < len(holes) and holes[at][0] == end:
             last, end = at + 1, end + holes[at][1]
         holes[first:last] = [(begin, end - begin)]
+
+    def forget(self) -> None:
+        pass

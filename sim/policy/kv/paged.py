@@ -47,5 +47,8 @@ class Paged:
         self.free += blocks
         self.returned += blocks
 
-    def drop(self, request: Request) -> None:
+    def drop(self, request: Request, keep: bool = True) -> None:
         self.give((request.computed + self.block_size - 1) // self.block_size)
+
+    def forget(self) -> None:
+        pass

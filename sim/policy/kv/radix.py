@@ -168,11 +168,22 @@ class Radix:
         self.free += blocks
         self.returned += blocks
 
-    def drop(self, request: Request) -> None:
+    def drop(self, request: Request, keep: bool = True) -> None:
         """What follows the content is kept under the request's reply key; without one only while the request itself is to come back."""
-        leaf = self._finish(request)
+        if keep:
+            leaf = self._finish(request)
+        else:
+            leaf, own = request.leaf, (request.computed + self.block_size - 1) // self.block_size - request.linked
+            request.leaf, request.linked = None, 0
+            if own:
+                self.give(own)
         if leaf is not None:
             self._release(leaf)
+
+    def forget(self) -> None:
+        # As if all that is free were taken and given back.
+        self._evict(self.free)
+        self._head, self._refused = self.free, None
 
     def retain(self, request: Request) -> Node | None:
         """`drop`, but what can be found again is used up only after all else that is free, the longest retained first, until `let_go`.

@@ -106,6 +106,12 @@ class Tier:
                     self._shrink()
             end = low
 
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        for run in list(self._queue):
+            self._discard(run)
+        self.held = 0
+
     def _find(self, piece: Piece, at: int, low: int) -> tuple[Run | None, int, int]:
         """The run that holds a block and which of its spans; or None and the end of the nearest span before it, at least `low`."""
         for run in piece.runs[self._level]:

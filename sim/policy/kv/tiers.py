@@ -42,11 +42,11 @@ class Tiered(Radix):
     `brought` has, for each request that took blocks for what it found below, how many blocks of which tier; who brings them takes it out.
     """
 
-    __slots__ = ("_costs", "_empty", "_found", "_names_below", "_through", "brought", "tiers")
+    __slots__ = ("_costs", "_empty", "_forgets", "_found", "_names_below", "_through", "brought", "tiers")
 
     def __init__(self, blocks: int, block_size: int, sizes: Sequence[int], write_through: bool = True, costs: Costs | None = None):
         super().__init__(blocks, block_size, None if write_through else self._store)
-        self._through, self._costs = write_through, costs
+        self._through, self._costs, self._forgets = write_through, costs, False
         self._empty: list[Piece] = []
         self.tiers: list[Tier] = []
         for level in reversed(range(len(sizes))):
@@ -134,6 +134,16 @@ class Tiered(Radix):
                 self._head += blocks
             node = parent
 
+    def forget(self) -> None:
+        self._forgets = True
+        super().forget()
+        self._forgets, self._found = False, (-1, [])
+        for tier in self.tiers:
+            tier.clear()
+        for piece in self._empty:
+            piece.forget()
+        self._empty.clear()
+
     def _finish(self, request: Request) -> Node | None:
         leaf = super()._finish(request)
         if self._through and leaf is not None:
@@ -145,6 +155,8 @@ class Tiered(Radix):
 
     def _store(self, node: Node, blocks: int) -> None:
         """Put the last blocks of a node into the first tier, the very last first."""
+        if self._forgets:
+            return
         least, first = node.ends[-1] - blocks, self.tiers[0]
         for piece, begin, end in reversed(self._pieces(node)):
             if end <= least:

@@ -10,8 +10,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+
 from sim.core.request import Request
-from sim.core.rng import mix
+from sim.core.rng import mixes
 from sim.policy.route.base import View
 from sim.policy.route.least_loaded import IN_FLIGHT
 
@@ -25,6 +27,7 @@ class SessionAffinity:
 
     by: Literal["session", "program"] = "session"
     _replicas: list[int] = dataclasses.field(default_factory=list, init=False)
+    _numbers: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, dtype="u8"), init=False, repr=False, compare=False)
     _chosen: dict[int, int] = dataclasses.field(default_factory=dict, init=False)
 
     def pick(self, request: Request, views: Sequence[View]) -> int:
@@ -34,6 +37,7 @@ class SessionAffinity:
         replicas = [view.index for view in views]
         if replicas != self._replicas or len(self._chosen) >= MOST:
             self._replicas, self._chosen = replicas, {}
+            self._numbers = np.array(replicas, dtype="u8")
         if number not in self._chosen:
-            self._chosen[number] = max(replicas, key=lambda replica: mix(number, replica))
+            self._chosen[number] = replicas[int(mixes(number, self._numbers).argmax())]
         return self._chosen[number]

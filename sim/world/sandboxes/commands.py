@@ -15,6 +15,7 @@ from sim.world.sandboxes.lease import BUSY, HERE, IDLE, NAN, PAUSING, Command, R
 from sim.world.sandboxes.sharing import ring
 
 if TYPE_CHECKING:
+    from sim.world.sandboxes.node import Node
     from sim.world.sandboxes.pool import Pool
 
 FULL = 1.0 + 1e-9
@@ -50,6 +51,7 @@ class Commands:
         assert node is not None
         lease.running[command] = None
         lease.execs += 1
+        command.number = lease.execs
         if lease.state == IDLE:
             lease.turn(BUSY)
         if node.slots < self._slots:
@@ -97,7 +99,7 @@ class Commands:
         spec, lease = self._pool.spec, command.lease
         node = lease.node
         assert node is not None
-        luck = Luck(mix(mix(self._key, lease.number), lease.execs))
+        luck = Luck(mix(mix(self._key, lease.number), command.number))
         size = spec.memory.burst.at(luck.next())
         wanted = max(spec.memory.base + lease.bursts + size, lease.held if self._keeps else 0.0)
         if wanted > (spec.limit or math.inf) * FULL or not node.fits(wanted - lease.held):
@@ -149,7 +151,15 @@ class Commands:
             lease.turn(IDLE)
         if begun:
             node.slots -= 1
-            while node.waiting and node.slots < self._slots:
-                following = node.waiting.popleft()
-                if not following.over:
-                    self._begin(following)
+            self._next(node)
+
+    def _next(self, node: Node) -> None:
+        """Those that wait for a slot begin. One that is killed as it begins ends in here, and leaves its slot to this same loop."""
+        if node.feeding:
+            return
+        node.feeding = True
+        while node.waiting and node.slots < self._slots:
+            following = node.waiting.popleft()
+            if not following.over:
+                self._begin(following)
+        node.feeding = False

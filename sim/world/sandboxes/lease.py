@@ -52,16 +52,18 @@ class Ask(Event):
 
 
 class Command(Event):
-    """A command in a sandbox: succeeds with `Ran`. `seconds` of work on `cores`; infinite: it hangs until its `timeout`."""
+    """A command in a sandbox: succeeds with `Ran`. `seconds` of work on `cores`; infinite: it hangs until its `timeout`. `number`: which of
+    its sandbox's it is.
+    """
 
-    __slots__ = ("asked", "burst", "cores", "lease", "over", "seconds", "slot", "started", "ticket", "timeout")
+    __slots__ = ("asked", "burst", "cores", "lease", "number", "over", "seconds", "slot", "started", "ticket", "timeout")
 
     def __init__(self, lease: Lease, seconds: float, cores: float, timeout: float | None):
         super().__init__(lease.pool.env)
         self.lease, self.seconds, self.cores, self.timeout = lease, seconds, cores, timeout
         self.asked = lease.pool.env._now
         self.started = self.slot = NAN
-        self.burst, self.ticket = 0.0, 0
+        self.burst, self.ticket, self.number = 0.0, 0, 0
         self.over = False
 
     def stop(self) -> None:

@@ -23,11 +23,11 @@ FULL = 1.0 + 1e-9
 class Node:
     """Node `number` of a pool. `active` and `kept` are its sandboxes that run and that are paused (`leases`: all of them, by number),
     `used` bytes of memory, `disk` bytes of storage; `start`, `ready` and `end` are times as in the table `sandbox_nodes`. `place` is its
-    port of the network, `seen` what of its cores' work a scrape has seen, core-seconds.
+    port of the network, `seen` what of its cores' work a scrape has seen, core-seconds. `feeding`: its slots are being given out right now.
     """
 
     __slots__ = (
-        "active", "booting", "boots", "cpu", "disk", "end", "images", "kept", "leases", "most", "number", "peak_disk",
+        "active", "booting", "boots", "cpu", "disk", "end", "feeding", "images", "kept", "leases", "most", "number", "peak_disk",
         "peak_used", "place", "ready", "resumes", "seen", "slots", "spec", "start", "state", "used", "waiting",
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ class Node:
         self.most = math.floor((min(most, spec.node.cores * over.cpu / spec.cores) if spec.cores else most) * FULL)
         self.active = self.kept = self.booting = self.slots = 0
         self.used = self.disk = self.peak_used = self.peak_disk = self.seen = 0.0
+        self.feeding = False
         self.leases: dict[int, Lease] = {}
         self.boots: deque[Lease] = deque()
         self.waiting: deque[Command] = deque()

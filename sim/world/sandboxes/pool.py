@@ -233,7 +233,8 @@ class Pool:
 
     def _grant(self, lease: Lease, ask: Ask) -> None:
         now = self.env._now
-        lease.ask, ask.lease = ask, lease
+        # The event holds the lease from now on: nothing is left that only the collector of garbage could take apart.
+        lease.ask = ask.lease = None
         lease.granted = lease.since = now
         self.granted += 1
         self.waits += now - lease.asked
@@ -273,7 +274,8 @@ class Pool:
     # -- the end ------------------------------------------------------------
     def end(self, lease: Lease, outcome: str) -> None:
         """It ends, in whatever state it is."""
-        for command in list(lease.running):
+        # Those that wait for a slot first, or they would get those of the others.
+        for command in sorted(lease.running, key=lambda command: command.slot == command.slot):
             self.commands.end(command, "crash")
         old, node, now = lease.state, lease.node, self.env._now
         lease.turn(GONE)
@@ -315,6 +317,7 @@ class Pool:
     def _tell(self, lease: Lease, outcome: str) -> None:
         ask = lease.ask
         if outcome in REFUSED and ask is not None and not ask.triggered:
+            lease.ask = ask.lease = None
             ask.succeed(Refusal(outcome))
         if outcome in LOST and lease.granted == lease.granted:
             lease.lost.succeed(outcome)

@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from sim.core.errors import did_you_mean
 from workloads.formats._records import first_record, records
@@ -27,6 +27,8 @@ SESSION, TURNS = "session_id", "turns"
 
 @dataclass
 class AiperfDag:
+    uses: ClassVar[tuple[str, ...]] = ("characters", "whole", "output")
+
     def sniff(self, source: Source) -> bool:
         return TURNS in first_record(source.data[: 1 << 20])
 

@@ -16,6 +16,7 @@ import numpy as np
 from sim.core.errors import BadInput, Problem, did_you_mean
 from sim.core.registry import AGENT_FORMATS
 from sim.core.units import CENTURY
+from workloads.formats._ids import ADVICE
 from workloads.formats._source import Source, listed, open_source
 from workloads.lengths.base import MOST_TOKENS
 from workloads.programs.script import Call, Recorded, joined, without
@@ -37,7 +38,13 @@ class Reading(NamedTuple):
     output: int | None = None
 
 
+# What a recording may be read by, by the keys that people write.
+KEYS = {"whole": "prompts", "characters": "characters_per_token", "output": "output_tokens"}
+
+
 class Reader(Protocol):
+    """`uses`, of its class: which of `KEYS` it has a use for; none where it says nothing."""
+
     def sniff(self, source: Source) -> bool:
         """Whether a file is of this format, or one that stands beside such a file."""
 
@@ -50,9 +57,15 @@ def load(paths: Sequence[str], format: str = "auto", how: Reading | None = None)
     sources = [open_source(path) for path in _files(paths)]
     name = format if format != "auto" else _recognised(sources)
     reader: Reader = AGENT_FORMATS.find(name)()
+    used, said = vars(type(reader)).get("uses", ()), (how or Reading())._asdict()
+    needless = [key for part, key in KEYS.items() if part not in used and said[part] != Reading()._asdict()[part]]
+    if needless:
+        raise BadInput([Problem(f"not used here: a recording of format {name} says it itself", key, sources[0].path) for key in needless])
     try:
         found = reader.read(sources, how or Reading())
     except BadInput as error:
+        # What a trace of requests may leave out, a recording of agents may not.
+        error.problems = [problem._replace(message=problem.message.removesuffix(ADVICE)) for problem in error.problems]
         other = [known for known in AGENT_FORMATS.names() if known != name and AGENT_FORMATS.find(known)().sniff(sources[0])]
         if format != "auto" and other:
             error.problems.append(Problem(f"it looks like format {' or '.join(other)}", file=sources[0].path))

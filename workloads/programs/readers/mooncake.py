@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from workloads.formats._ids import LISTS, identified
 from workloads.formats._sheet import rows
@@ -26,6 +27,8 @@ INPUT, OUTPUT, SESSION, DELAY, AT = "input_length", "output_length", "session_id
 
 @dataclass
 class Mooncake:
+    uses: ClassVar[tuple[str, ...]] = ("whole",)
+
     def sniff(self, source: Source) -> bool:
         names = columns(source)
         return {INPUT, OUTPUT} <= names and "turns" not in names and bool({AT, DELAY} & names)

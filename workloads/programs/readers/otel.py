@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from sim.core.errors import did_you_mean
 from workloads.formats._records import records
@@ -46,6 +46,8 @@ class Span(NamedTuple):
 
 @dataclass
 class Otel:
+    uses: ClassVar[tuple[str, ...]] = ("output",)
+
     def sniff(self, source: Source) -> bool:
         head = source.data[: 1 << 20].lstrip()
         return head.startswith((b"{", b"[")) and b'"spans"' in head and (b'"span_id"' in head or b"gen_ai." in head)
