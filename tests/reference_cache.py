@@ -101,10 +101,10 @@ class ReferenceCache:
         for _ in range(blocks):
             self.put(self.group.pop())
 
-    def drop(self, request):
+    def drop(self, request, keep=True):
         self.collect(request)
         names = []
-        if request.reply or request.generated < request.output:
+        if keep and (request.reply or request.generated < request.output):
             names = self.names_of(request, request.computed // self.block_size)
         mine = self.share(request, names)
         self.publish(request, names)
@@ -112,6 +112,11 @@ class ReferenceCache:
         for block in [*reversed(mine[shared:]), *reversed(mine[:shared])]:
             self.put(block)
         del self.held[request.id]
+
+    def forget(self):
+        for block in self.queue:
+            self.cached.pop(block.name, None)
+            block.name = None
 
     def collect(self, request):
         """The blocks that the decode group took for a request become its own."""

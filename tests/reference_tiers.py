@@ -70,7 +70,12 @@ class ReferenceTiers(ReferenceCache):
 
     ending = False
 
-    def drop(self, request):
-        self.ending = True
-        super().drop(request)
+    def drop(self, request, keep=True):
+        self.ending = keep
+        super().drop(request, keep)
         self.ending = False
+
+    def forget(self):
+        super().forget()
+        for tier in self.tiers:
+            tier.clear()

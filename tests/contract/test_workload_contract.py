@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import simpy
 from sim.core.registry import FORMATS, LENGTHS, WORKLOADS
 from sim.core.request import Request
 from sim.core.rng import stream
-from sim.core.tables import TABLES
+from sim.core.tables import TABLES, TRAIN_STATES
 
 FIXED = {"kind": "fixed", "input": 100, "output": 10}
 TRACE = "arrival_s,input_tokens,output_tokens\n0.5,10,1\n0.5,20,2\n7,30,3\n"
@@ -46,6 +47,7 @@ MINIMAL_WORKLOADS = {
     "servegen": {"path": "CLIENTS", "lengths": FIXED},
     "sessions": {"rate": 2, "num_sessions": 5, "turns": 3, "shared_prefix": 50, "think_time": 1, "lengths": FIXED},
     "trace": {"path": "TRACE"},
+    "train": {"steps": 3, "batch": 4, "lengths": FIXED, "teacher": {"model": "serve"}, "checkpoint": {"every": 2, "store": "disks"}},
     "transfers": {"source": "train", "target": "serve", "every": 2, "times": 3},
     "weibull": {"rate": 2, "shape": 0.5, "num_requests": 10, "lengths": FIXED},
 }
@@ -56,6 +58,31 @@ MINIMAL_LENGTHS = {
     "preset": {"name": "azure_conv_2023"},
     "uniform": {"input": [1, 100], "output": [1, 10]},
 }
+
+
+STATES = next(column.labels for column in TRAIN_STATES if column.name == "state")
+
+
+class Cost:
+    """Of a checkpoint."""
+
+    def checkpoint_seconds(self):
+        return 0.5
+
+    def checkpoint_bytes(self):
+        return 1e9
+
+
+class Trains:
+    def __init__(self, env):
+        self.env, self.spec, self.model = env, SimpleNamespace(name="train"), Cost()
+
+    def enter(self, state):
+        assert state in STATES
+
+    def update(self, lengths):
+        assert all(type(n) is int and n >= 1 for n in lengths)
+        yield self.env.timeout(1e-3 * sum(lengths))
 
 
 class World:
@@ -102,6 +129,9 @@ class World:
 
     def closing(self, call):
         self.closed = call
+
+    def trainer(self, name):
+        return Trains(self.env)
 
     def transfer(self, order):
         assert order.size is None or order.size > 0

@@ -47,7 +47,7 @@ def test_readme_commands_run(chat):
 
 
 def test_readme_python_runs(chat):
-    first, _ = blocks("python")
+    first, *_ = blocks("python")
     names: dict[str, object] = {}
     exec(first, names)
     assert names["result"].summary["requests"]["completed"] == 500
@@ -69,11 +69,32 @@ def test_what_the_readme_shows_can_be_put_on_its_first_scenario(tmp_path):
         assert sim.load(tmp_path / "again.yaml") == scenario
 
 
+def test_readme_agents_run(tmp_path):
+    first, *others = (parse(block, "README.md", tmp_path).data for block in blocks("yaml"))
+    found = {}
+    for block in others:
+        for number, workload in enumerate(block.get("workloads", [])):
+            size = {"agents": "num_sessions", "evals": "tasks"}.get(workload["kind"])
+            if size is not None:
+                summary = sim.run(sim.loads(first | block, {f"workloads.{number}.{size}": 4})).summary
+                found[workload["kind"]] = summary["agents"]["tasks"]["begun"], sorted(summary["sandboxes"] or ())
+    assert found == {"agents": (4, []), "evals": (16, ["swe"])}
+
+
+def test_readme_program_runs(chat):
+    (chat / "reviewer.py").write_text(blocks("python")[1], encoding="utf-8")
+    workload = {"kind": "agents", "rate": 1, "num_sessions": 2, "program": "reviewer.py:Reviewer", "options": {"files": 5}}
+    sets = {"workloads": [workload | {"tools": {"read": {"time": "1s", "observation": 400}}}]}
+    summary = sim.run(sim.load(chat / "chat.yaml", sets)).summary
+    assert summary["agents"]["tasks"]["completed"] == 2
+    assert summary["requests"]["completed"] == 12
+
+
 def test_readme_router_is_a_router():
     # dataclasses look their module up by name.
     snippet = sys.modules["snippet"] = types.ModuleType("snippet")
     names = vars(snippet)
-    exec(blocks("python")[1], names)
+    exec(blocks("python")[2], names)
 
     class Seen:
         def __init__(self, index, queued):
@@ -87,7 +108,7 @@ def test_readme_router_is_a_router():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_runs(path):
-    """As it stands where its traffic is at hand, with the real trace where that is in the data folder; of a million requests the first."""
+    """As it stands where its traffic is at hand, with the real trace where that is in the data folder; of what is very large the first."""
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     sets = []
     for number, workload in enumerate(raw["workloads"]):
@@ -99,8 +120,10 @@ def test_every_config_runs(path):
             sets += [f"workloads.{number}.path={real}", f"workloads.{number}.limit=2000"]
         if workload.get("num_requests", 0) > 100_000:
             sets.append(f"workloads.{number}.num_requests=20000")
+        if workload["kind"] == "evals" and workload["tasks"] * workload.get("samples", 1) > 20_000:
+            sets.append(f"workloads.{number}.tasks=250")
     result = sim.run(sim.load(path, sets))
-    assert result.summary["requests"]["completed"] > 0
+    assert result.summary["requests"]["completed"] > 0 or result.summary["training"]
     assert all(check["ok"] for check in result.summary["audit"].values())
 
 

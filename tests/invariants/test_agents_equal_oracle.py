@@ -13,6 +13,8 @@ from tests.invariants.test_scenarios import both, equal
 AMOUNT = st.sampled_from([1, 30, {"mean": 40, "cv": 1.0}, {"dist": "uniform", "min": 1, "max": 90}])
 SMALL = "Qwen/Qwen2.5-0.5B"
 COUNT = st.sampled_from([1, 2, 3, {"dist": "geometric", "mean": 2}])
+# With one call in every turn nothing would be done with tools, which is refused.
+CALLS = st.sampled_from([2, 3, {"dist": "geometric", "mean": 2}])
 TOOLS = {
     "bash": {"time": {"mean": "120ms"}, "observation": {"mean": 40, "cv": 1.0, "max": 200}, "timeout": "300ms", "hang": 0.1, "fail": 0.2,
              "retries": 1},
@@ -30,7 +32,7 @@ CONTEXT = st.sampled_from([
 
 def kind(spawns):
     return st.fixed_dictionaries({
-        "system": st.sampled_from([0, 20, 64]), "task": AMOUNT, "calls": COUNT, "output": AMOUNT, "parallel_tools": COUNT,
+        "system": st.sampled_from([0, 20, 64]), "task": AMOUNT, "calls": CALLS, "output": AMOUNT, "parallel_tools": COUNT,
         "tools": st.sampled_from([{"bash": 1, "search": 1}, {"bash": 2, "ask": 1}, {"search": 1, "make": 2}]),
         "spawns": st.lists(spawns, max_size=2), "context": CONTEXT, "budget": BUDGET,
         "retries": st.sampled_from([{}, {"max": 2, "backoff": "30ms"}]),
@@ -89,7 +91,8 @@ def test_random_programs(main, sub, load, turns, engine, moving, router, admissi
     kinds["main"] = main | {"sandbox": {"pool": "swe"}, "tools": main["tools"] | {"ask": 0.1, "make": 0.1},
                             "spawns": [*main["spawns"], {"agent": "sub", "share": 0.05}]}  # fmt: skip
     used |= {"ask", "make"}
-    workload = {"kind": "agents", "num_sessions": 6, "turns": turns, "think_time": {"mean": "200ms"}, "agents": kinds, **load}
+    workload = {"kind": "agents", "num_sessions": 6, "turns": turns, "agents": kinds, **load}
+    workload |= {"think_time": {"mean": "200ms"}} if turns != 1 else {}
     workload |= {"tools": {name: tool for name, tool in TOOLS.items() if name in used}}
     workload |= {"apis": {"web": {"rate": 20, "burst": 2, "concurrency": 3}}} if "search" in used else {}
     pools = [{"name": "a", "gpu": "h100_sxm", "replicas": replicas, "engine": engine | moving}]

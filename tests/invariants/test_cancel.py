@@ -142,7 +142,7 @@ CLIENT = st.fixed_dictionaries({}, optional={
     "hedge": st.fixed_dictionaries({"after": st.sampled_from(["30ms", "200ms", "p50", "p90"])}, optional={
         "max": st.integers(1, 3), "budget": st.just(0.3),
     }),
-})  # fmt: skip
+}).filter(lambda client: "retries" in client or (client.get("timeout"), client.get("first_token_timeout")) != ("300ms", "1s"))  # fmt: skip
 
 
 @settings(max_examples=40, deadline=None)

@@ -179,7 +179,8 @@ def test_mean_of_processor_sharing_does_not_ask_for_the_law():
 POOLS = st.fixed_dictionaries({
     "nodes": st.integers(1, 3), "place": st.sampled_from(["bin_pack", "spread", "image"]), "boot": st.sampled_from([0, 1, {"mean": 2}]),
     "images": st.fixed_dictionaries({"count": st.integers(1, 4), "zipf": st.sampled_from([0, 1]),
-                                     "size": st.sampled_from(["8GB", {"dist": "uniform", "min": "1GB", "max": "25GB"}])}),
+                                     "size": st.sampled_from(["8GB", {"dist": "uniform", "min": "1GB", "max": "25GB"}])}).filter(
+        lambda images: images["count"] > 1 or not images["zipf"]),
     "boot_concurrency": st.integers(1, 3), "boot_timeout": st.sampled_from([None, 15, 40]), "fail": st.sampled_from([0, 0.2]),
     "warm": st.integers(0, 2), "idle_timeout": st.sampled_from([None, 3]), "crash": st.sampled_from([0, 100]),
     "snapshot": st.sampled_from([None, {"save": 1, "restore": {"mean": 1}}]), "quota": st.sampled_from([{}, {"work": 5}]),

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.speed import agents
+
 ROOT = Path(__file__).resolve().parents[2]
 TRACE = ROOT.parent / "shared" / "data" / "traces" / "azure2023_conv.csv.gz"
 MOONCAKE = TRACE.with_name("mooncake_conversation_t0-2400.parquet")
@@ -26,6 +28,8 @@ FLOWS = {"flows": ("spine", 20_000.0), "flows_rails": ("rails", 20_000.0)}
 # A fleet of 10,000 GPUs that scales (`configs/studies/fleet_10k_gpus.yaml`), with fewer requests of its day, and with all.
 FLEET = ROOT / "configs" / "studies" / "fleet_10k_gpus.yaml"
 FLEETS = {"fleet": 50_000, "fleet_day": 1_000_000}
+ALL = ",".join(["W1,W1x4,W2,prefix,W3,10k,1M", *FLEETS, *FLOWS, *agents.SESSIONS, *agents.SAMPLES])
+LONG = ("1M", "fleet_day", "agents_10k", "burst_100k")
 
 
 def scenario(replicas: int, workload: dict[str, Any], exact: bool) -> dict[str, Any]:
@@ -62,6 +66,8 @@ def built(name: str, exact: bool) -> dict[str, Any]:
         fleet: dict[str, Any] = yaml.safe_load(FLEET.read_text())
         fleet["workloads"][0]["num_requests"] = FLEETS[name]
         return fleet
+    if name in agents.SESSIONS or name in agents.SAMPLES:
+        return agents.scenario(name)
     replicas, workload, _ = works()[name]
     return scenario(replicas, workload, exact)
 
@@ -129,7 +135,7 @@ def in_child(*arguments: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--only", default="W1,W1x4,W2,prefix,W3,10k,1M,fleet,fleet_day,flows,flows_rails", help="works, by commas")
+    parser.add_argument("--only", default=ALL, help="works, by commas")
     parser.add_argument("--no-exact", action="store_true", help="leave out the oracle")
     parser.add_argument("--best", type=int, default=3, help="runs of each work; the best counts")
     parser.add_argument("--child", nargs=3, metavar=("WORK", "EXACT", "BEST"), help=argparse.SUPPRESS)
@@ -156,7 +162,7 @@ def report(options: argparse.Namespace) -> None:
                 rows.append(in_child("--child", name, "0", "1"))
                 print(f"{name}: {rows[-1]['flows_per_cpu_s']:,.0f} flows/CPU-s, {rows[-1]['mean_under_way']:.0f} at once", file=sys.stderr)
                 continue
-            row = in_child("--child", name, "0", str(1 if name in ("1M", "fleet_day") else options.best))
+            row = in_child("--child", name, "0", str(1 if name in LONG else options.best))
             row |= in_child("--process", name, folder)
             if name in works() and works()[name][2] and not options.no_exact:
                 exact = in_child("--child", name, "1", "1")

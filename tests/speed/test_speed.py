@@ -12,6 +12,7 @@ import pytest
 from tests.speed.bench import FLOWS, MOONCAKE, RECORDED, TRACE, in_child
 
 WORKS = ("W1", "W1x4", "W2", "prefix", "W3", "10k")
+OTHERS = ("fleet", *FLOWS, "agents", "burst")
 SLACK = 1.5
 
 needs_trace = pytest.mark.skipif(not TRACE.exists() or not MOONCAKE.exists(), reason="the traces are not in the data folder")
@@ -29,8 +30,8 @@ def test_not_slower_than_recorded(work):
 
 
 @pytest.mark.speed
-@pytest.mark.parametrize("work", ["fleet", *FLOWS])
-def test_fleets_and_flows_are_not_slower_than_recorded(work):
+@pytest.mark.parametrize("work", OTHERS)
+def test_fleets_flows_and_agents_are_not_slower_than_recorded(work):
     assert measured(work) <= SLACK * json.loads(RECORDED.read_text())[work]
 
 
@@ -42,9 +43,18 @@ def test_cost_grows_linearly():
     assert large["run_cpu_s"] / large["requests"] == pytest.approx(small["run_cpu_s"] / small["requests"], rel=0.15)
 
 
+@pytest.mark.speed
+def test_ten_thousand_agents_at_once_cost_no_more_each():
+    """Ten LLM calls each, tools in sandboxes, 64 replicas: at most 30 CPU-s, within a quarter of linear: larger works miss more caches."""
+    few, many = in_child("--child", "agents", "0", "3"), in_child("--child", "agents_10k", "0", "1")
+    assert many["audit"]
+    assert many["run_cpu_s"] <= 30
+    assert many["run_cpu_s"] / many["requests"] <= 1.25 * few["run_cpu_s"] / few["requests"]
+
+
 def main() -> None:
     old = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-    new = {work: round(measured(work), 3) for work in (*WORKS, "fleet", *FLOWS)}
+    new = {work: round(measured(work), 3) for work in (*WORKS, *OTHERS)}
     for work, ratio in new.items():
         print(f"{work:5s} {old.get(work, float('nan')):8.3f} -> {ratio:8.3f} x bare loop")
     RECORDED.write_text(json.dumps(new, indent=2) + "\n")

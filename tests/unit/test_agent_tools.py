@@ -227,3 +227,28 @@ def test_who_is_called_off_while_waiting_gets_none():
     world, leases = lent(boxed() | {"agents": {"main": kind}})
     assert world.tables["agents"].to_pandas().status.tolist() == ["time"]
     assert not leases[0].open
+
+
+def test_a_sandbox_may_be_lost_while_a_tool_waits_for_its_turn_at_a_service():
+    """Two commands, one at a time through a service: the first takes the sandbox down, and the second finds none when it is let in."""
+    kind = KIND | {"sandbox": {"pool": "swe"}, "parallel_tools": 2}
+    tools = {"bash": {**INSIDE["bash"], "api": "web"}}
+    for quota in ({"concurrency": 1}, {"rate": 0.2}):
+        options = boxed() | {"turns": 1, "think_time": 0, "agents": {"main": kind}, "tools": tools, "apis": {"web": quota}}
+        world, _leases = lent(options, ("crash",))
+        table = calls(world)
+        assert table.outcome.tolist() == ["crash", "crash"]
+        assert (table.end - table.start).tolist() == pytest.approx([2, 2 if "concurrency" in quota else 5])
+        assert world.tables["agents"].to_pandas().status.tolist() == ["completed"]
+
+
+def test_who_is_called_off_leaves_the_sandbox_it_shares():
+    """Of two sub-agents in their parent's sandbox the second is called off in a command; it does not keep the sandbox for itself."""
+    options = boxed(keep=False) | {"turns": 1, "think_time": 0}
+    options["agents"]["main"] |= {"spawns": [{"agent": "sub", "calls": [1], "count": 2, "join": 1}]}
+    options["agents"]["sub"] = {"task": 9, "calls": 2, "output": 5, "tools": {"slow": 1}}
+    options["tools"] = INSIDE | {"slow": {"time": {"mean": "40s"}, "observation": 20, "sandbox": True}}
+    world, leases = lent(options)
+    assert calls(world).outcome.tolist() == ["ok", "cancelled", "ok"]
+    assert [lease.commands for lease in leases] == [2, 1]
+    assert not any(lease.open for lease in leases)

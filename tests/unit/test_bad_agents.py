@@ -143,7 +143,11 @@ def test_no_cascades():
 # -- presets ------------------------------------------------------------
 def test_every_preset_runs_and_is_written_out_in_full():
     for name in presets.names():
-        whole = loads(scenario(preset=name), lookup=False)
+        raw, kinds = scenario(preset=name), presets.load(name)["agents"].values()
+        box = {"nodes": 1, "node": {"cores": 8, "memory": "8GB", "disk": "1TB"}, "memory": "1GB", "boot": 1}
+        pools = sorted({one["sandbox"]["pool"] for one in kinds if "sandbox" in one})
+        raw["cluster"]["sandboxes"] = [{"name": pool, **box} for pool in pools]
+        whole = loads(raw, lookup=False)
         [workload] = whole.workloads
         assert workload["preset"] is None
         assert workload["agents"]

@@ -49,6 +49,16 @@ def look(policy, *programs, now=10.0, rooms=ONE):
 
 
 class TestKvCapacity:
+    def test_who_comes_back_to_a_full_replica_is_not_let_in_for_the_room_of_another(self):
+        """It would be sent to the full one: that it goes elsewhere is for the next look to say."""
+        policy, rooms = gate(), (Room(0, 1000, 1000), Room(1, 1000, 0))
+        back = waits(1, 400, replica=0)
+        assert look(policy, Program(0, 1000, running=1), rooms=rooms) == ([], [])
+        assert not policy.enter(back)
+        assert policy.enter(waits(2, 400, replica=1))
+        assert policy.enter(waits(3, 400))
+        assert look(policy, Program(0, 1000, running=1), back, rooms=rooms) == ([], [(1, 1)])
+
     def test_who_fits_stays(self):
         assert look(gate(), Program(0, 400), Program(1, 600, running=1)) == ([], [])
 

@@ -57,7 +57,12 @@ def test_units_are_read_wherever_a_quantity_is() -> None:
     ("written", "said"),
     [
         (-1, "nothing here is below 0"),
-        ({"median": 3}, "fixed wants value"),
+        ({"median": 3}, "found median; say of which law, such as dist: lognormal or exponential"),
+        ({"min": 1, "max": 3}, "say of which law, such as dist: uniform"),
+        ({"mean": 3, "sd": 1}, "such as dist: normal or negbinom"),
+        ({"mixture": []}, "found no figure; a number or a distribution is wanted"),
+        (1e300, "at most 1e+15 is simulated"),
+        ({"median": 3, "sigma": 9}, "at most 1e+15 is simulated: write a max"),
         ({"mean": 1, "sigma": 1, "cv": 2}, "found sigma and cv"),
         ({"dist": "geometric", "mean": 0.5}, "a geometric count begins at 1"),
         ({"dist": "negbinom", "mean": 25, "cv": 0.1}, "varies more than sd 5"),

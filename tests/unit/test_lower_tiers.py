@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.policy.kv.tiers import Tiered
+from tests.both_caches import ACTS, SEGMENTS, Both, content
 from tests.reference_tiers import ReferenceTiers
-from tests.unit.test_radix import ACTS, SEGMENTS, Both, content
 
 
 def tier_blocks(kv, plain):

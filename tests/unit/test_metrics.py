@@ -274,3 +274,22 @@ def test_tokens_sent_some_at_a_time_have_fewer_and_longer_gaps():
     assert gaps[1]["mean"] == pytest.approx(4 * gaps[0]["mean"])
     assert gaps[1]["p99"] == pytest.approx(4 * gaps[0]["p99"], rel=1e-3)
     assert summarise(one)["tpot_s"] == summarise(four)["tpot_s"]
+
+
+def test_a_step_reads_the_experts_that_its_tokens_reach():
+    import sim
+    from sim.spec.load import loads
+
+    serving = {"name": "serve", "gpu": "h100_sxm", "engine": {"expert_skew": 0}}
+    workload = {"kind": "closed", "concurrency": 1, "num_requests": 2, "lengths": {"kind": "fixed", "input": 10, "output": 50}}
+    scenario = {"model": "Qwen/Qwen3-30B-A3B", "cluster": {"pools": [serving]}, "workloads": [workload]}
+    result = sim.run(loads(scenario))
+    facts = Facts(result)
+    known = result.meta["pools"][0]
+    for page in facts.stretches():
+        alone = page["prefill_tokens"] == 0
+        weights = (page.bytes_moved - page.kv_read) / page["steps"]
+        assert alone.any()
+        assert weights[alone] == pytest.approx(known["active_weight_floor"])
+        assert (weights[~alone] > known["active_weight_floor"]).all()
+        assert (weights < known["weight_bytes"]).all()

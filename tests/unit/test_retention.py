@@ -16,8 +16,9 @@ from sim.policy.retain.base import LET_GO, Fate, State
 from sim.study.facts import Tables
 from sim.study.result import Result
 from sim.study.tiers import links
+from tests.both_caches import content, request
 from tests.unit.scenarios import good, problems_of, written
-from tests.unit.test_radix import admit, content, finish, request, serve
+from tests.unit.test_radix import admit, finish, serve
 
 
 class Linear:

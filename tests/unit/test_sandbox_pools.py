@@ -48,7 +48,7 @@ def paid(pool, **more):
 
 
 def test_nodes_are_paid():
-    cost, figures, _ = paid({"nodes": 3, "price": 2.0})
+    cost, figures, _ = paid({"nodes": 3, "price_per_hour": 2.0})
     assert figures["usd"] == cost["usd_sandboxes"] == pytest.approx(6.0, rel=1e-3)
     assert figures["usd_per_sandbox"] == pytest.approx(6.0, rel=1e-3)
     assert cost["usd_total"] > 6.0
@@ -130,7 +130,7 @@ def test_more_bad_input(tmp_path):
 
 
 def test_a_result_is_saved_and_opened_with_its_sandboxes(tmp_path):
-    play = Play({"warm": 1, "price": 1.0})
+    play = Play({"warm": 1, "price_per_hour": 1.0})
     asked(play, (0, 5, 0), (1, 5, 0))
     again = Result.open(play.result.save(tmp_path / "out"))
     assert again.summary["sandboxes"] == play.result.summary["sandboxes"]

@@ -248,6 +248,26 @@ def test_memory_beyond_the_limit_or_the_node_kills_the_command():
     assert found == ["crash", "ok"]
 
 
+def test_commands_that_are_killed_as_they_begin_make_room_for_those_that_wait():
+    """One slot, no time to get into it, and memory for few: whoever ends, killed or with the sandbox, hands the slot on at once."""
+    play, found = Play({"memory": {"base": "1GB", "burst": {"dist": "uniform", "min": 0, "max": "4GB"}}, "limit": "1.5GB",
+                        "exec": {"slots": 1, "overhead": 0}}), []  # fmt: skip
+
+    def life():
+        lease = yield play.client.sandbox("box")
+        waiting = [lease.run(1.0) for _ in range(5000)]
+        yield play.env.timeout(30.5)
+        lease.release()
+        for command in waiting:
+            found.append((yield command).outcome)
+
+    play.begin(life()).end()
+    assert (len(found), found.count("ok"), len(found) - found.count("crash")) == (5000, 30, 30)
+    # One in eight gets what it wants, each by its own luck.
+    assert 30 * 7 / 2 < play.rows["killed"].tolist()[0] < 30 * 7 * 2
+    play.checked()
+
+
 @pytest.mark.parametrize(("kind", "seconds"), [("container", 10 + 2 * 1.5), ("microvm", 10 + 10 * 1.5)])
 def test_a_microvm_keeps_what_a_burst_took(kind, seconds):
     play = Play({"kind": kind, "memory": {"base": "1GB", "burst": "1.5GB", "burst_time": "2s"}})

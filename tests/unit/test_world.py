@@ -131,7 +131,8 @@ def test_a_model_that_does_not_fit_is_reported_with_its_line(tmp_path):
 def test_every_workload_says_whether_it_is_a_closed_loop(kind):
     law = WORKLOADS.find(kind).closed_loop
     # Whether sessions, agents and traces wait for answers is the user's choice.
-    assert isinstance(law, property) if kind in ("sessions", "trace", "agents", "agent_trace") else law is (kind in ("closed", "transfers"))
+    choice = {"sessions", "trace", "agents", "agent_trace", "evals"}
+    assert isinstance(law, property) if kind in choice else law is (kind in {"closed", "transfers", "train"})
 
 
 def weight(workload: dict) -> float:
