@@ -13,7 +13,8 @@ from sim.spec import compose, outside
 from sim.spec.yaml_marks import Document, parse
 from workloads.fitting.figures import figures
 from workloads.fitting.log import Log
-from workloads.fitting.traffic import ANSWER, sent
+from workloads.fitting.stand_in import ANSWER
+from workloads.fitting.traffic import sent
 
 DEFAULT = 600.0
 YAML = (".yaml", ".yml")
@@ -62,11 +63,17 @@ def of_workloads(what: str, duration: float | None, seed: int | None) -> tuple[l
     seed = raw.get("seed", 0) if seed is None else seed
     shown = []
     for number, (name, options) in enumerate(zip(names, checked, strict=True)):
+        if not WORKLOADS.make(options).sends:
+            remarks.append(f"{name}: sends no requests, so that there is nothing of it to show")
+            continue
         try:
             shown.append(_shown(name, options, duration, seed, remarks))
         except BadInput as error:
             route = ("workloads", number)
             raise BadInput([_placed(problem, document, route) for problem in error.problems]) from None
+    if not shown:
+        message = "none of the workloads sends requests, so that there is nothing to show"
+        raise BadInput([Problem(message, "workloads", document.places[()].file)])
     if len(shown) > 1:
         shown.append(_sum(shown))
     return shown, remarks

@@ -1,7 +1,7 @@
 """What a workload would send, without a cluster: its arrivals and lengths as arrays.
 
 Open-loop traffic is drawn from its blocks directly, the same numbers that a run of that name and seed would send. Whoever waits for answers
-gets them from a stand-in that takes `ANSWER` seconds a token, since only a cluster could tell.
+gets them from a stand-in (`workloads/fitting/stand_in.py`), since only a cluster could tell when.
 """
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sim.core.content import Content
 from sim.core.registry import WORKLOADS
-from sim.core.request import Request
 from sim.core.rng import stream
 from workloads.base import OpenLoop
-
-ANSWER = 0.02
+from workloads.fitting.stand_in import StandIn
 
 
 class Sent(NamedTuple):
@@ -55,58 +52,10 @@ def _drawn(workload: OpenLoop, span: float, seed: int, name: str) -> Sent:
 
 
 def _driven(workload: Any, span: float, seed: int, name: str) -> Sent:
-    world = _World(seed, name, workload.shared_prefix)
+    world = StandIn(seed, name, workload.shared_prefix)
     world.env.process(workload.drive(world))
     world.env.run(until=span)
     rows = np.array([(request.arrival, request.prompt, request.output) for request in world.requests]).reshape(-1, 3)
     told = any(request.content is not None for request in world.requests)
     shared = np.array(world.shared, dtype=np.int64) if told else None
     return Sent(rows[:, 0], rows[:, 1].astype(np.int64), rows[:, 2].astype(np.int64), shared, [])
-
-
-class _World:
-    """Takes requests, answers calls after a while, and notes how much of each prompt was there before."""
-
-    def __init__(self, seed: int, name: str, shared_prefix: int):
-        import simpy
-
-        self.env, self.name = simpy.Environment(), name
-        self.requests: list[Request] = []
-        self.shared: list[int] = []
-        self._seed, self._fresh = seed, 2
-        self._seen: set[int] = set()
-        self._prefix = Content((1,), (shared_prefix,), shared_prefix) if shared_prefix else None
-
-    def rng(self, name: str) -> np.random.Generator:
-        return stream(self._seed, f"{self.name}.{name}")
-
-    def keys(self, count: int) -> int:
-        first, self._fresh = self._fresh, self._fresh + count
-        return first
-
-    def request(self, prompt: int, output: int, session: int = -1, content: Content | None = None, reply: int = 0) -> Request:
-        request = Request(len(self.requests), self.env.now, prompt, output, 0, session)
-        request.content, request.reply = content if content is not None else self._prefix, reply
-        return request
-
-    def submit(self, request: Request) -> None:
-        self.requests.append(request)
-        known = 0
-        if request.content is not None:
-            for key, end in zip(request.content.keys, request.content.ends, strict=True):
-                if key in self._seen:
-                    known = end
-                else:
-                    self._seen.add(key)
-        if request.reply:
-            self._seen.add(request.reply)
-        self.shared.append(min(known, request.prompt))
-
-    def call(self, request: Request) -> Any:
-        self.submit(request)
-        event = self.env.timeout(ANSWER * request.output, request)
-        event.callbacks.append(lambda _: self._answered(request))
-        return event
-
-    def _answered(self, request: Request) -> None:
-        request.generated, request.last = request.output, self.env.now
