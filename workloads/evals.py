@@ -43,7 +43,7 @@ class Evals(Crew):
 
     Each is an agent as in `kind: agents`, whose first message the samples of a task have in common; or one call of a model with `lengths`,
     whose further answers are drawn without regard to the prompt's, in a `sandbox` when it is graded there. A preset's `turns` and
-    `think_time` say nothing here: nobody comes back.
+    `think_time` are left out: nobody comes back.
     """
 
     tasks: Count
@@ -62,6 +62,8 @@ class Evals(Crew):
             found = {key: value for key, value in found.items() if key in options or key not in ("turns", "think_time")}
             if "mix" not in options:
                 found = presets.alone(found, options.get("agent"), options.get("agents") or ())
+            said = options.get("agents") or {}
+            found["agents"] = {name: _once(kind, said.get(name) or {}) for name, kind in found["agents"].items()}
         return found
 
     @classmethod
@@ -83,6 +85,8 @@ class Evals(Crew):
                 yield "sandbox", "not used here: agents have sandboxes of their own; write it in agents, or leave it out"
             first = values["agent"] if values["agent"] is not None else next(iter(values["agents"]))
             kinds = values["agents"]
+            if first in kinds and kinds[first].turns is not None:
+                yield f"agents.{first}.turns", "not used here: nobody comes back, so that a sample has one message"
         else:
             first, kinds = SINGLE, {**values["agents"], SINGLE: _single(values["sandbox"])}
             if values["agent"] is not None:
@@ -152,6 +156,11 @@ class Evals(Crew):
     def _sample(self, work: Program, key: int, tokens: int) -> Sample:
         grade = self.grade
         return Sample(work, key, tokens, grade.tool if grade is not None else "", grade is not None and grade.clean_sandbox)
+
+
+def _once(kind: Any, said: Any) -> Any:
+    """A preset's kind of agent without its turns, unless the workload `said` some itself."""
+    return {key: value for key, value in kind.items() if key != "turns" or key in said} if isinstance(kind, Mapping) else kind
 
 
 def _single(home: Home | None) -> Kind:

@@ -62,7 +62,7 @@ REPLICAS = (
     Column("returned_blocks", "i8", "KV blocks given back over the run"),
     Column("left_blocks", "i4", "KV blocks in use at the end"),
     Column("preemptions", "i4", "requests whose cache was dropped and recomputed"),
-    Column("kept_peak_blocks", "i4", "most free KV blocks kept at once for sessions that paused"),
+    Column("kept_peak_blocks", "i4", "most KV blocks kept at once for sessions that paused"),
     Column("kept_block_seconds", "f8", "their sum over time, block-seconds"),
 )
 TRANSFERS = (

@@ -33,7 +33,7 @@ class Planner(Protocol):
 
 class Hold(NamedTuple):
     """What is kept: `owner` keeps it since `begin`, as number `ticket`, up to `leaf`; then it may be moved down. Where it is kept firmly,
-    `came` is when the first call of its program to end here had arrived, s; NaN: it is not.
+    `came` is when the first call of its program to end here had arrived, s (NaN: it is not), and `blocks` those that nobody else held then.
     """
 
     owner: Keeper
@@ -42,6 +42,7 @@ class Hold(NamedTuple):
     leaf: Node
     offload: bool
     came: float
+    blocks: int
 
 
 class Session:
@@ -58,8 +59,8 @@ class Session:
 class Keeper:
     """What one replica keeps. `holds` of each session are shared by the replicas of a pool, as a session may go on at another one.
 
-    `peak` is the most blocks kept at a time, `block_seconds` their sum over time, both as seen when requests come and go; what was used up
-    in between counts as kept up to then. The `engine` is set once it exists.
+    `peak` is the most blocks kept at a time, firmly or not, `block_seconds` their sum over time, both as seen when requests come and go;
+    what was used up in between counts as kept up to then. The `engine` is set once it exists.
     """
 
     def __init__(self, env: Environment, policy: Retention, kv: Radix, costs: Costs, holds: dict[Name, list[Hold]]):
@@ -70,7 +71,7 @@ class Keeper:
         self._came: dict[Name, float] = {}
         self._due: list[tuple[float, int, int, Hold]] = []
         self._held: dict[int, Hold] = {}
-        self._tickets = self._level = self.peak = 0
+        self._tickets = self._level = self._firm = self.peak = 0
         self._since = self.block_seconds = 0.0
         self._closed: tuple[int, float] | None = None
 
@@ -98,8 +99,9 @@ class Keeper:
         if leaf is not None:
             self._tickets += 1
             came = self._came.setdefault(request.task, request.arrival) if fate.firm else math.nan
-            hold = Hold(self, self._tickets, session.ended, leaf, fate.offload, came)
+            hold = Hold(self, self._tickets, session.ended, leaf, fate.offload, came, self._kv.alone(leaf) if fate.firm else 0)
             self._held[hold.ticket] = hold
+            self._firm += hold.blocks
             if fate.keep > 0.0:
                 self._holds.setdefault(name, []).append(hold)
                 self._until(hold, self._env.now + fate.keep)
@@ -159,9 +161,9 @@ class Keeper:
     def close(self, end: float) -> tuple[int, float]:
         """The run, or the replica's life, is over at `end`: the most blocks kept at a time, and block-seconds. Asked again, the same."""
         if self._closed is None:
+            self._closed = self.peak, self.block_seconds + self._level * max(end - self._since, 0.0)
             while self.yields():
                 pass
-            self._closed = self.peak, self.block_seconds + self._level * max(end - self._since, 0.0)
         return self._closed
 
     def _state(self, request: Request) -> State:
@@ -205,12 +207,13 @@ class Keeper:
 
     def _end(self, hold: Hold) -> None:
         del self._held[hold.ticket]
+        self._firm -= hold.blocks
         (self._kv.release if hold.came == hold.came else self._kv.let_go)(hold.leaf)
         if hold.offload and isinstance(self._kv, Tiered):
             self._kv.offload(hold.leaf)
 
     def _note(self) -> None:
-        now, kept = self._env.now, self._kv.kept
+        now, kept = self._env.now, self._kv.kept + self._firm
         self.block_seconds += self._level * (now - self._since)
         self._since, self._level, self.peak = now, kept, max(self.peak, kept)
 

@@ -6,6 +6,7 @@ import pytest
 from driven import World, driven, shared
 
 import sim
+from sim.core.errors import BadInput
 from sim.core.registry import WORKLOADS
 from sim.spec.load import dump, loads
 from tests.invariants.test_scenarios import both, equal
@@ -224,3 +225,12 @@ def test_a_pool_that_is_not_there_is_named():
         sim.run(scenario(ONE_CALL | {"sandbox": {"pool": "bix"}, "tools": {"tests": INSIDE["tests"]}, "grade": {"tool": "tests"}}))
     [problem] = error.value.problems
     assert "did you mean box?" in problem.message
+
+
+def test_turns_are_a_sessions():
+    with pytest.raises(BadInput, match=r"agents\.main\.turns: not used here: nobody comes back"):
+        loads(scenario(GOOD | {"agents": {"main": MAIN | {"turns": 2}}}))
+    for preset in ("coding_assistant", "chat"):
+        [workload] = loads({"model": "Qwen/Qwen2.5-0.5B", "cluster": {"pools": [{"gpu": "l4"}]},
+                            "workloads": [{"kind": "evals", "tasks": 2, "preset": preset}]}).workloads  # fmt: skip
+        assert all(kind.turns is None for kind in workload["agents"].values())

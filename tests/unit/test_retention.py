@@ -254,3 +254,20 @@ def test_who_needs_room_that_is_pinned_waits_while_others_run():
     assert waited < 0.1
     waited, ended = admitted(True)
     assert 0.1 < waited <= ended + 0.1
+
+
+def test_what_is_kept_firmly_counts_as_kept():
+    """A user who pauses for a minute twice: the cache stands there for two minutes, softly or firmly."""
+    def replica(retention):
+        workload = {"kind": "sessions", "concurrency": 1, "num_sessions": 1, "turns": 3, "turns_law": "fixed", "think_time": 60,
+                    "lengths": {"kind": "fixed", "input": 160, "output": 17}}  # fmt: skip
+        pool = {"gpu": "l4", "engine": {"num_gpu_blocks_override": 100, "max_model_len": 1600, "retention": retention}}
+        result = sim.run({"model": "Qwen/Qwen2.5-0.5B", "cluster": {"pools": [pool]}, "workloads": [workload]})
+        assert all(check["ok"] for check in result.summary["audit"].values())
+        return result.tables["replicas"]
+
+    soft, firm = replica({"kind": "keep"}), replica({"kind": "ttl", "seconds": "1h", "firm": True})
+    # 176 tokens, then 353: all but the last answer's newest token.
+    assert soft["kept_block_seconds"][0] == pytest.approx(60 * (11 + 22), rel=1e-3)
+    assert firm["kept_block_seconds"][0] == pytest.approx(soft["kept_block_seconds"][0], rel=1e-3)
+    assert firm["kept_peak_blocks"][0] == soft["kept_peak_blocks"][0] == 22

@@ -203,6 +203,14 @@ class Radix:
         """`drop`, but what can be found again stays held until `release`. Returns what to release; None: nothing."""
         return self._finish(request)
 
+    def alone(self, leaf: Node) -> int:
+        """Blocks up to here that nobody holds beside the one who asks."""
+        blocks, node = 0, leaf
+        while node.parent is not None:
+            blocks += node.ends[-1] - node.start if node.refs == 1 else 0
+            node = node.parent
+        return blocks
+
     def release(self, leaf: Node) -> None:
         """What was withheld is held no more."""
         self._release(leaf)
