@@ -3,7 +3,6 @@ by its name, perhaps with changes: `node: general_64`, `node: {preset: general_6
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, NamedTuple
@@ -13,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from sim.core.errors import BadInput, did_you_mean
 from sim.core.units import Bytes
 from sim.spec.frozen import Spec
+from sim.spec.preset import filled
 from sim.spec.profile import Figure, Profile
 
 FIGURES = {"cores": "number", "memory": "size", "disk": "size"}
@@ -67,13 +67,7 @@ class CpuNode(Spec):
     @model_validator(mode="before")
     @classmethod
     def _of_the_catalogue(cls, value: Any) -> Any:
-        given = {"preset": value} if isinstance(value, str) else value
-        if not isinstance(given, Mapping) or not isinstance(given.get("preset"), str):
-            return given
-        try:
-            return {**preset(given["preset"]).values, **given}
-        except BadInput as error:
-            raise ValueError(str(error)) from None
+        return filled(value, preset)
 
     def figures(self) -> dict[str, Figure]:
         """The catalogue's figures that the scenario has not changed, by key."""

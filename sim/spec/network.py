@@ -5,7 +5,6 @@ files of `hardware_profiles/fabrics`, each figure with its source. Every region 
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Literal, NamedTuple
@@ -16,6 +15,7 @@ from sim.core.errors import BadInput, did_you_mean
 from sim.core.units import Seconds, Speed
 from sim.spec.frozen import Spec
 from sim.spec.hardware import gpu, node
+from sim.spec.preset import filled
 from sim.spec.profile import Figure, Profile
 from sim.spec.regions import Way
 
@@ -72,13 +72,7 @@ class Fabric(Spec):
     @model_validator(mode="before")
     @classmethod
     def _of_the_catalogue(cls, value: Any) -> Any:
-        given = {"preset": value} if isinstance(value, str) else value
-        if not isinstance(given, Mapping) or not isinstance(given.get("preset"), str):
-            return given
-        try:
-            return {**preset(given["preset"]).values, **given}
-        except BadInput as error:
-            raise ValueError(str(error)) from None
+        return filled(value, preset)
 
     @model_validator(mode="after")
     def _used(self) -> Fabric:

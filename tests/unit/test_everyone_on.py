@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import jsonschema
 import pytest
+import round_trip
 import yaml
 from agent_samples import CALLS
 from click.testing import CliRunner
@@ -112,35 +113,23 @@ def everyone(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def one(tmp_path_factory):
     """A run of it through the command line."""
     folder = tmp_path_factory.mktemp("everyone")
     written(folder, CALLS, "calls.csv")
-    done = CliRunner().invoke(main, ["run", str(written(folder, TEXT)), "-o", str(folder / "one"), "--no-report", "-q"])
-    assert done.exit_code in (0, 1), done.stderr
-    return folder / "one"
+    return round_trip.saved(written(folder, TEXT))
 
 
 def test_what_is_written_out_is_read_back(everyone):
-    scenario = sim.load(everyone)
-    text = sim.dump(scenario)
-    again = sim.load(written(everyone.parent, text, "again.yaml"))
-    assert again == scenario
-    assert sim.dump(again) == text
+    round_trip.written_out(everyone)
 
 
-def test_a_result_reruns_itself_byte_for_byte(saved):
-    done = CliRunner().invoke(main, ["run", str(saved / "scenario.yaml"), "-o", str(saved.parent / "two"), "--no-report", "-q"])
-    assert done.exit_code in (0, 1), done.stderr
-    tables = sorted(path.name for path in saved.glob("*.parquet"))
-    assert {"agents", "turns", "tool_calls", "sandboxes", "sandbox_nodes", "requests"} <= {name.removesuffix(".parquet") for name in tables}
-    for name in [*tables, "scenario.yaml"]:
-        assert (saved / name).read_bytes() == (saved.parent / "two" / name).read_bytes(), name
-    assert sorted(path.name for path in (saved.parent / "two").iterdir()) == sorted(path.name for path in saved.iterdir())
+def test_a_result_reruns_itself_byte_for_byte(one):
+    round_trip.reruns(one, {"agents", "turns", "tool_calls", "sandboxes", "sandbox_nodes", "requests"})
 
 
-def test_everyone_did_something(saved):
-    summary = sim.Result.open(saved).summary
+def test_everyone_did_something(one):
+    summary = sim.Result.open(one).summary
     assert {name: check for name, check in summary["audit"].items() if not check["ok"]} == {}
     # Sessions of coders, samples of the benchmark, recorded sessions; one or the other may not be done when the clock stops.
     assert summary["agents"]["tasks"]["begun"] == 8 + 12 + 4
@@ -168,12 +157,9 @@ def test_each_part_can_be_set_from_outside(everyone):
         "workloads.1.samples": "3",
         "workloads.2.too_long": "drop",
     }
-    before = sim.load(everyone)
     for key, value in sets.items():
         more = ["workloads.2.max_context=2000"] if key.endswith("too_long") else []
-        scenario = sim.load(everyone, [f"{key}={value}", *more])
-        assert scenario != before, key
-        assert sim.load(written(everyone.parent, sim.dump(scenario), "set.yaml")) == scenario, key
+        round_trip.changed(everyone, key, f"{key}={value}", *more)
 
 
 def test_a_scenario_on_top_changes_what_it_says(everyone):

@@ -23,7 +23,7 @@ class _Ran(NamedTuple):
     queued: float = 0.0
 
 
-class _Box:
+class Box:
     """A sandbox that nothing happens to."""
 
     open = True
@@ -64,9 +64,10 @@ class _Ask(simpy.Event):
         return
 
 
-def _ask(env: simpy.Environment) -> _Ask:
+def granted(env: simpy.Environment) -> _Ask:
+    """A sandbox that was asked for: it is there."""
     ask = _Ask(env)
-    ask.succeed(_Box(env))
+    ask.succeed(Box(env))
     return ask
 
 
@@ -137,7 +138,7 @@ class StandIn:
         raise BadInput([Problem("what it sends waits for a trainer, which only a run of the scenario has")])
 
     def sandbox(self, pool: str, image: int = 0) -> Any:
-        return _ask(self.env)
+        return granted(self.env)
 
     def _answered(self, request: Request) -> None:
         if not request.reason:
