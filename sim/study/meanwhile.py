@@ -14,23 +14,24 @@ if TYPE_CHECKING:
 
 
 class Union:
-    """The union of intervals, seconds; NaN ends and empty intervals are left out."""
+    """The union of intervals, seconds, as begins and ends (`spans`) that neither overlap nor touch; what has no end is left out.
+
+    >>> [part.tolist() for part in Union(np.array([0.0, 5.0, 1.0, 3.0]), np.array([2.0, 6.0, 3.0, 4.0])).spans]
+    [[0.0, 5.0], [4.0, 6.0]]
+    """
 
     def __init__(self, start: np.ndarray, end: np.ndarray):
-        some = end > start
-        order = np.argsort(start[some], kind="stable")
-        start, latest = start[some][order], np.maximum.accumulate(end[some][order])
-        # A new piece begins where nothing before it lasts so long.
-        first = np.ones(len(start), dtype=bool)
-        first[1:] = start[1:] > latest[:-1]
-        begins = np.flatnonzero(first)
-        self.begin, self.end = start[begins], latest[np.append(begins[1:], len(start)) - 1] if len(start) else start
+        known = end >= start
+        order = np.argsort(start[known], kind="stable")
+        start, end = start[known][order], np.maximum.accumulate(end[known][order]) if known.any() else end[known]
+        heads = np.append(True, start[1:] > end[:-1])[: len(start)]
+        self.spans = start[heads], end[np.append(heads[1:], True)[: len(start)]]
 
     def within(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Seconds of each interval [start, end] that lie in the union."""
-        if not len(self.begin):
+        if not len(self.spans[0]):
             return np.zeros(len(start))
-        times = np.stack([self.begin, self.end], axis=1).ravel()
+        times = np.stack(self.spans, axis=1).ravel()
         passed = np.append(0.0, np.cumsum(np.diff(times) * (np.arange(len(times) - 1) % 2 == 0)))
         found: np.ndarray = np.interp(end, times, passed) - np.interp(start, times, passed)
         return found

@@ -26,6 +26,7 @@ import numpy as np
 from sim.core.record import Table
 from sim.core.request import COMPLETED, FAILED
 from sim.study.facts import Tables
+from sim.study.meanwhile import Union
 from sim.study.measures import MEASURES
 from sim.study.reason import Reason, lasting
 from sim.study.starts import RISING
@@ -70,7 +71,7 @@ class Waits(NamedTuple):
 
 
 def _waits(facts: Facts) -> Waits:
-    begin, end = spans(*_starting(facts))
+    begin, end = Union(*_starting(facts)).spans
     between = facts.away
     during, rest, away, e2e, gave_up = [], [], 0.0, 0.0, np.zeros(2, dtype=int)
     for page in facts.requests():
@@ -98,18 +99,6 @@ def _starting(facts: Tables) -> tuple[np.ndarray, np.ndarray]:
     rising = np.isin(table["stage"], [table.labels["stage"].index(name) for name in RISING])
     end = np.where(np.isnan(table["end"]), facts.replicas["end"][table["replica"]], table["end"])
     return table["start"][rising], end[rising]
-
-
-def spans(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The union of intervals, as begins and ends that neither overlap nor touch.
-
-    >>> [part.tolist() for part in spans(np.array([0.0, 5.0, 1.0, 3.0]), np.array([2.0, 6.0, 3.0, 4.0]))]
-    [[0.0, 5.0], [4.0, 6.0]]
-    """
-    order = np.argsort(start, kind="stable")
-    start, end = start[order], np.maximum.accumulate(end[order]) if len(end) else end
-    heads = np.append(True, start[1:] > end[:-1])[: len(start)]
-    return start[heads], end[np.append(heads[1:], True)[: len(start)]]
 
 
 def _cold(facts: Facts, waits: Waits) -> Reason | None:
@@ -175,7 +164,7 @@ def _placement(facts: Facts) -> Reason | None:
         return None
     waiting = table["stage"] == table.labels["stage"].index("wait")
     until = np.where(np.isnan(table["end"]), facts.replicas["end"][table["replica"]], table["end"])
-    begin, end = spans(table["start"][waiting], until[waiting])
+    begin, end = Union(table["start"][waiting], until[waiting]).spans
     share = float((end - begin).sum()) / facts.span
     looks = _table(facts, "scaling")
     if looks is not None and not _queued(looks, begin, end):

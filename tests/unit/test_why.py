@@ -7,8 +7,9 @@ from synthetic import edit, put, queue, serve
 
 import sim
 from sim.core.request import FAILED
+from sim.study.meanwhile import Union
 from sim.study.metrics import Facts
-from sim.study.why import SHARE, spans, why
+from sim.study.why import SHARE, why
 
 MODEL = "Qwen/Qwen2.5-0.5B"
 FIXED = {"kind": "fixed", "input": 500, "output": 20}
@@ -108,13 +109,13 @@ def test_spans_neither_overlap_nor_touch():
     rng = np.random.Generator(np.random.PCG64(5))
     start = rng.uniform(0, 50, 40)
     end = start + rng.exponential(1.0, 40)
-    first, last = spans(start, end)
+    first, last = Union(start, end).spans
     assert (last > first).all()
     assert (first[1:] > last[:-1]).all()
     points = np.linspace(-1, 60, 2000)
     inside = ((points[:, None] >= start) & (points[:, None] <= end)).any(axis=1)
     assert (inside == ((points[:, None] >= first) & (points[:, None] <= last)).any(axis=1)).all()
-    assert spans(np.empty(0), np.empty(0))[0].size == 0
+    assert Union(np.empty(0), np.empty(0)).spans[0].size == 0
 
 
 # -- small runs ---------------------------------------------------------------
