@@ -87,6 +87,7 @@ RETENTIONS = Family("retention", "sim.policy.retain")
 PLACERS = Family("placer", "sim.policy.place")
 STALENESS = Family("staleness", "sim.policy.stale")
 TAILS = Family("tail", "sim.policy.tail")
+SYNCS = Family("sync", "sim.policy.sync")
 AUTOSCALERS = Family("autoscaler", "sim.policy.scale")
 WORKLOADS = Family("workload", "workloads")
 LENGTHS = Family("lengths", "workloads.lengths")
@@ -95,7 +96,8 @@ AGENT_FORMATS = Family("agent trace format", "workloads.programs.readers")
 FAMILIES = {
     family.name: family
     for family in (
-        ROUTERS, ADMISSIONS, GATES, BATCHERS, ORDERS, RETENTIONS, PLACERS, AUTOSCALERS, STALENESS, TAILS, WORKLOADS, LENGTHS, FORMATS,
+        ROUTERS, ADMISSIONS, GATES, BATCHERS, ORDERS, RETENTIONS, PLACERS, AUTOSCALERS, STALENESS, TAILS, SYNCS, WORKLOADS, LENGTHS,
+        FORMATS,
     )
 }
 
