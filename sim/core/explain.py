@@ -49,6 +49,8 @@ WANTED = {
 _NUMBER = re.compile(r"\s*\$?(\d+(?:\.\d+)?)\s*([kKM]?\b|)")
 HOMES = 3  # named of the places where a key is known
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+# Of unions whose members a key `kind` tells apart.
+TAGS = ("union_tag_not_found", "union_tag_invalid")
 
 
 def validate(model: type[Model], raw: Mapping[str, Any], owner: str) -> tuple[Model | None, list[Problem]]:
@@ -89,7 +91,12 @@ def _message(item: Any, loc: Loc, model: type[BaseModel], owner: str) -> str:
     kind, value = item["type"], item["input"]
     if kind in UNKNOWN:
         parent = _dotted(loc[:-1]) or owner
-        return f"unknown key of {parent}; {_suggest(str(loc[-1]), keys(_hint_at(model, loc[:-1])), model)}"
+        known = keys(_hint_at(model, item["loc"][:-1])) or keys(_hint_at(model, loc[:-1]))
+        return f"unknown key of {parent}; {_suggest(str(loc[-1]), known, model)}"
+    if kind in TAGS:
+        names = [tag for member in _members(_hint_at(model, loc)) for tag in _tags(member)]
+        tag = item["ctx"].get("tag")
+        return f"no 'kind' given; known: {', '.join(names)}" if tag is None else f"unknown kind '{tag}'; {did_you_mean(tag, names)}"
     if kind in ("missing", "missing_argument"):
         return f"missing; {_dotted(loc[:-1]) or owner} needs it"
     if kind == "literal_error":
@@ -159,7 +166,7 @@ def _flags(raw: Any, hint: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
         if leaves & {int, float} and not leaves & {bool, Any}:
             yield loc, raw
     elif isinstance(raw, Mapping):
-        model = _mapping_in(hint)
+        model = _mapping_in(hint, raw.get("kind"))
         fields = _fields(model) if model else {}
         for key, value in raw.items():
             if _named(hint) is not None:
@@ -184,9 +191,21 @@ def _leaves(hint: Any) -> Iterator[Any]:
         yield hint
 
 
-def _mapping_in(hint: Any) -> type | None:
-    """The model or dataclass an annotation speaks of, also inside a list or an optional."""
-    return next((leaf for leaf in _leaves(hint) if isinstance(leaf, type) and _fields(leaf)), None)
+def _mapping_in(hint: Any, kind: Any = None) -> type | None:
+    """The model or dataclass an annotation speaks of, also inside a list or an optional; of several, the first, or that of a `kind`."""
+    members = _members(hint)
+    return next((member for member in members if kind in _tags(member)), members[0] if members else None)
+
+
+def _members(hint: Any) -> list[type]:
+    """The models or dataclasses an annotation speaks of: more than one where it is a union of them."""
+    return [leaf for leaf in _leaves(hint) if isinstance(leaf, type) and _fields(leaf)]
+
+
+def _tags(model: type) -> tuple[Any, ...]:
+    """The kinds that a model stands for, where a key `kind` tells it from others."""
+    hint = _fields(model).get("kind")
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
 
 
 def _fields(model: Any) -> dict[str, Any]:
@@ -201,8 +220,11 @@ def _hint_at(model: Any, loc: Loc) -> Any:
     hint = model
     for part in loc:
         if isinstance(part, str):
-            named = _named(hint)
-            hint = _fields(_mapping_in(hint)).get(part) if named is None else named
+            named, member = _named(hint), _mapping_in(hint, part)
+            if named is None and member is not None and part in _tags(member):
+                hint = member  # Pydantic's locations name the member of a union.
+                continue
+            hint = _fields(member).get(part) if named is None else named
     return hint
 
 

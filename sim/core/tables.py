@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from sim.core.record import Column, Table
 from sim.core.request import STATUSES
+from sim.core.tables_rl import TABLES as RL
 
 REQUESTS = (
     Column("request", "i8", "number, in order of arrival"),
@@ -138,8 +139,9 @@ DELIVERIES = (
 )
 STARTS = (
     Column("replica", "i4", "row of `replicas`"),
-    Column("stage", "i4", "a stage of its start; warm: kept without traffic; drain: takes no more, and finishes what it has",
-           ("wait", "provision", "image", "weights", "init", "capture", "warm", "drain")),
+    Column("stage", "i4", "a stage of its start; warm: kept without traffic; drain: takes no more, and finishes what it has; offload: its "
+           "weights go to the host's memory, for GPUs that are shared",
+           ("wait", "provision", "image", "weights", "init", "capture", "warm", "drain", "offload")),
     Column("start", "f8", "s"),
     Column("end", "f8", "s (NaN: cut off)"),
     Column("bytes", "f8", "bytes that were brought for it"),
@@ -197,6 +199,24 @@ PAUSES = (
     Column("standing", "i4", "requests that had tokens before, and got the next one after it"),
     Column("forgotten", "i8", "tokens whose keys and values were thrown away, to be computed again but for what is found in the cache"),
 )
+LENDINGS = (
+    Column("owner", "i4", "the pool whose GPUs are shared", ()),
+    Column("borrower", "i4", "the pool they are shared with", ()),
+    Column("kind", "i4", "lend: the owner gives them up; take_back: the borrower does", ("lend", "take_back")),
+    Column("giver", "i4", "the replica that has the GPUs (row of `replicas`)"),
+    Column("taker", "i4", "the replica that gets them, -1: none did, as it was called off or cut off"),
+    Column("start", "f8", "begin of the hand-over: the giver takes no more requests, s"),
+    Column("empty", "f8", "when the giver had none left, s (NaN: never)"),
+    Column("served", "f8", "when the taker could take its first, s (NaN: never)"),
+    Column("how", "i4", "how the giver got rid of its requests", ("drain", "preempt", "abort")),
+    Column("sent_on", "i4", "requests that went to other replicas (rows of `requeues`)"),
+    Column("called_off", "i4", "requests that failed for it"),
+)
+REQUEUES = (
+    Column("request", "i8", "a request that went through the front door again"),
+    Column("replica", "i4", "the replica it left (row of `replicas`), whose GPUs another pool got"),
+    Column("time", "f8", "when, s"),
+)
 AGENTS = (
     Column("agent", "i8", "number of an agent, also that of its session in `requests`"),
     Column("root", "i8", "number of the agent that its session began with"),
@@ -234,7 +254,7 @@ TURNS = (
 )
 TOOL_CALLS = (
     Column("agent", "i8", "row of `agents` by its number"),
-    Column("tool", "i4", "which tool", ()),
+    Column("tool", "i4", "which tool; reset: the environment of a rollout was made ready", ()),
     Column("start", "f8", "when it was asked for, its sandbox being there, s"),
     Column("queued", "f8", "seconds of it waiting for a turn at a service, or for a slot in its sandbox"),
     Column("end", "f8", "when the agent had its answer, s"),
@@ -310,7 +330,8 @@ TRAIN_STEPS = (
 TRAIN_STATES = (
     Column("trainer", "i4", "a trainer of the cluster", ()),
     Column("state", "i4", "what it did",
-           ("wait", "data", "logprob", "reference", "update", "publish", "checkpoint", "onload", "offload", "asleep", "down")),
+           ("wait", "data", "logprob", "reference", "update", "publish", "checkpoint", "onload", "offload", "asleep", "down",
+            "reward", "validate")),
     Column("start", "f8", "since when, s"),
     Column("end", "f8", "until when, s"),
 )
@@ -320,7 +341,8 @@ TABLES = {
     "attempts": ATTEMPTS, "agents": AGENTS, "turns": TURNS, "tool_calls": TOOL_CALLS,
     "sandboxes": SANDBOXES, "sandbox_nodes": SANDBOX_NODES,
     "gate": GATE, "losses": LOSSES, "pauses": PAUSES, "slowdowns": SLOWDOWNS, "deliveries": DELIVERIES,
-    "train_steps": TRAIN_STEPS, "train_states": TRAIN_STATES,
+    "lendings": LENDINGS, "requeues": REQUEUES,
+    "train_steps": TRAIN_STEPS, "train_states": TRAIN_STATES, **RL,
 }  # fmt: skip
 
 
