@@ -6,8 +6,22 @@ way), `partial` while it is stopped half-way, and `queued` once accepted until t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from sim.core.rollout import ACCEPTED, DONE, FINAL, PARTIAL, PENDING, RUNNING, SCORED, TRAINED, Group
+
+
+class Course(NamedTuple):
+    """The trainer takes `take` groups of `samples` at a time and publishes after `trigger` such takes; `accepts` is the share of groups
+    that pass the filter, `cap` how many the buffer holds before the oldest is lost (0: any number), `servers` the rollout replicas.
+    """
+
+    take: int
+    samples: int
+    trigger: int = 1
+    accepts: float = 1.0
+    cap: int = 0
+    servers: int = 1
 
 
 class Ledger:
@@ -31,6 +45,16 @@ class Ledger:
     def active(self) -> int:
         """Started, and neither accepted nor gone."""
         return self._counts[RUNNING] + self._counts[DONE] + self._counts[SCORED]
+
+    @property
+    def running(self) -> int:
+        """Still generated."""
+        return self._counts[RUNNING]
+
+    @property
+    def done(self) -> int:
+        """Complete, their rewards under way."""
+        return self._counts[DONE]
 
     @property
     def partial(self) -> int:

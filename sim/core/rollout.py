@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PENDING, RUNNING, PARTIAL, DONE, SCORED, ACCEPTED, REJECTED, STALE_DROPPED, TRAINED = range(9)
 STATES = ("pending", "running", "partial", "done", "scored", "accepted", "rejected", "stale_dropped", "trained")
@@ -51,17 +51,24 @@ class Lags(NamedTuple):
 class Trajectory:
     """One answer, of one turn or many. `target` is how many tokens it will have, `tokens` how many it has, written in `segments`.
 
+    `length` are all its tokens, those of its prompt and of tools included; `turns` counts calls of the model; `begun`, `done` and `scored`
+    are times, NaN until they are. `work` is whatever whoever runs it wants to keep with it.
+
     `ended`: it has come to its end. `cut`: that is the limit. `masked`: it is not counted nor trained on, such as one whose environment
     failed or that was too long. `reward` is NaN until it is scored.
     """
 
-    __slots__ = ("cut", "ended", "group", "masked", "number", "reward", "right", "segments", "target", "tokens")
+    __slots__ = (
+        "begun", "cut", "done", "ended", "group", "length", "masked", "number", "reward", "right", "scored", "segments", "target", "tokens",
+        "turns", "work",
+    )  # fmt: skip
 
     def __init__(self, group: Group, number: int, target: int = 0):
         self.group, self.number, self.target = group, number, target
         self.segments: list[tuple[int, int]] = []
-        self.tokens = 0
-        self.reward = math.nan
+        self.tokens = self.length = self.turns = 0
+        self.reward = self.begun = self.done = self.scored = math.nan
+        self.work: Any = None
         self.cut = self.ended = self.masked = self.right = False
 
     def add(self, version: int, tokens: int) -> None:

@@ -12,6 +12,8 @@ holds the same blocks. What vLLM finds by a profiling run is counted here, term 
 Where tokens are drafted the drafter's weights and its own keys and values, one set per token, lie in the last stage beside the target's.
 Adapters count among the weights: vLLM sets each of the `max_loras` slots aside before it measures.
 
+What a trainer that shares the GPUs leaves on them counts as reserve: the engine measures it as memory of others within its share.
+
 The CUDA context and the captured graphs live in the part that `gpu_memory_utilization` leaves free, as in these versions.
 
 With dp each group has a cache of its own. The engine sees them as one pool: `blocks` are those of all groups, requests being spread evenly.
@@ -66,22 +68,23 @@ class Memory(NamedTuple):
         return self.budget - self.weights - self.activations - self.reserve - self.per_block
 
 
-def divide(llm: Llm, gpu: Gpu, pool: Pool, where: str = "") -> Memory:
+def divide(llm: Llm, gpu: Gpu, pool: Pool, where: str = "", residual: float = 0.0) -> Memory:
     """The memory of a replica of the pool. `num_gpu_blocks_override` replaces the block count, but the weights must fit all the same.
+    `residual`: bytes on each GPU that a trainer which shares it leaves there.
 
     Raises BadInput at paths below `where` when the layout does not suit the model, and at `where` when the model does not fit, saying by
     how much and what would.
     """
     llm.check(pool.precision, pool.parallel, where)
     draft(llm, pool, where)
-    tightest = _tightest(llm, gpu, pool)
+    tightest = _tightest(llm, gpu, pool, residual)
     if tightest.left < 0:
-        raise BadInput([Problem(_misfit(llm, gpu, pool, tightest), where)])
+        raise BadInput([Problem(_misfit(llm, gpu, pool, tightest, residual), where)])
     override = pool.engine.num_gpu_blocks_override
     return tightest._replace(blocks=override * pool.parallel.dp if override else tightest.room)
 
 
-def _tightest(llm: Llm, gpu: Gpu, pool: Pool) -> Memory:
+def _tightest(llm: Llm, gpu: Gpu, pool: Pool, residual: float) -> Memory:
     engine, parallel = pool.engine, pool.parallel
     budget = engine.gpu_memory_utilization * ((pool.gpu_memory or gpu.memory) - DRIVER)
     weights = llm.stage_bytes(pool.precision, parallel)
@@ -89,7 +92,7 @@ def _tightest(llm: Llm, gpu: Gpu, pool: Pool) -> Memory:
     stages, drafter = [], draft(llm, pool)
     for stage, layers in enumerate(llm.stages(parallel.pp)):
         last = stage == parallel.pp - 1
-        peak, reserve = _activations(llm, pool, layers, last), _reserve(llm, pool, layers)
+        peak, reserve = _activations(llm, pool, layers, last), residual + _reserve(llm, pool, layers)
         slots = engine.lora.max_loras * adapter_bytes(llm, pool, len(layers)) if engine.lora else 0.0
         parts = Memory(budget, weights[stage] + slots, peak, reserve, len(layers) * page, 0, 0)
         if drafter and last:
@@ -123,13 +126,17 @@ def _activations(llm: Llm, pool: Pool, layers: range, samples: bool) -> float:
     return SIXTEEN_BIT * tokens * 2 * llm.hidden + max(SIXTEEN_BIT * widest, sampling)
 
 
-def _misfit(llm: Llm, gpu: Gpu, pool: Pool, tightest: Memory) -> str:
-    memory, fits = pool.gpu_memory or gpu.memory, _alternatives(llm, gpu, pool)
+def _misfit(llm: Llm, gpu: Gpu, pool: Pool, tightest: Memory, residual: float) -> str:
+    memory, fits = pool.gpu_memory or gpu.memory, _alternatives(llm, gpu, pool, residual)
     none = f"No layout of up to {MOST} GPUs in nodes {_host(gpu, pool).name} would hold it"
     advice = f"It would fit with {' or '.join(fits)}" if fits else none
+    others = f", {residual / 1e9:.1f} GB of them its trainer's" if residual else ""
+    bearable = residual + tightest.left
+    if residual and bearable >= 0:
+        advice = f"It would fit with residual: {int(bearable / 1e8) / 10:g}GB of its trainer" + (f" or {' or '.join(fits)}" if fits else "")
     return (
         f"{llm.name} does not fit on {gpu.name} with {_words(pool.parallel)}: it needs {tightest.weights / 1e9:.1f} GB of weights "
-        f"a GPU, which has {memory / 1e9:.1f} GB x {pool.engine.gpu_memory_utilization:g}; "
+        f"a GPU, which has {memory / 1e9:.1f} GB x {pool.engine.gpu_memory_utilization:g}{others}; "
         f"{-tightest.left / 1e9:.1f} GB too little for even one KV block. {advice}"
     )
 
@@ -144,15 +151,16 @@ def _host(gpu: Gpu, pool: Pool) -> Node:
     return node(pool.node or gpu.node)
 
 
-def _alternatives(llm: Llm, gpu: Gpu, pool: Pool) -> list[str]:
+def _alternatives(llm: Llm, gpu: Gpu, pool: Pool, residual: float) -> list[str]:
     """What would fit, in words of a scenario: the fewest GPUs that hold it as it is, and fewer bits on as few GPUs as can be."""
     now, current = DTYPES[pool.precision.mlp].weight, pool.parallel
     fewer = {word: Precision.model_validate(word) for word in ("fp8", "int4") if DTYPES[word].weight < now}
     layouts = list(_wider(gpu, pool))
-    same = [_layout(layout) for layout in layouts if _fits(llm, gpu, pool, layout, pool.precision)]
+    same = [_layout(layout) for layout in layouts if _fits(llm, gpu, pool.model_copy(update={"parallel": layout}), residual)]
     narrower = [
         f"precision: {word}" + ("" if layout is current else f" and {_layout(layout)}")
-        for layout in (current, *layouts) for word, precision in fewer.items() if _fits(llm, gpu, pool, layout, precision)
+        for layout in (current, *layouts) for word, precision in fewer.items()
+        if _fits(llm, gpu, pool.model_copy(update={"parallel": layout, "precision": precision}), residual)
     ]  # fmt: skip
     return same[:1] + narrower[:1]
 
@@ -171,11 +179,10 @@ def _layout(parallel: Parallel) -> str:
     return "parallel: {" + _words(parallel).replace(" ", ": ").replace(",:", ",") + "}"
 
 
-def _fits(llm: Llm, gpu: Gpu, pool: Pool, parallel: Parallel, precision: Precision) -> bool:
-    other = pool.model_copy(update={"parallel": parallel, "precision": precision})
+def _fits(llm: Llm, gpu: Gpu, pool: Pool, residual: float) -> bool:
     try:
-        llm.check(precision, parallel)
-        draft(llm, other)
+        llm.check(pool.precision, pool.parallel)
+        draft(llm, pool)
     except BadInput:
         return False
-    return _tightest(llm, gpu, other).left >= 0
+    return _tightest(llm, gpu, pool, residual).left >= 0

@@ -34,7 +34,7 @@ SIXTEEN = Precision.model_validate("bf16")
 
 class TrainMemory(NamedTuple):
     """Bytes on the fullest GPU. `gathered`: whole layers that FSDP has brought together; `host`: what lies in the memory of the host, per
-    GPU. Of a trainer that sleeps, all its states put away, the `reserve` stays.
+    GPU. Of one that shares its GPUs, which has all of their memory while engines sleep, what stays when it sleeps is its `residual`.
     """
 
     budget: float
@@ -178,5 +178,6 @@ def _advice(llm: Llm, gpu: Gpu, trainer: Trainer, longest: int) -> str:
     for change in changes:
         at = trainer.parallel.model_copy(update={"dp": None})
         if fit(llm, gpu, trainer.model_copy(update={**change, "parallel": at}), longest).left >= 0:
-            return "It would fit with " + ", ".join(f"{key}: {value}" for key, value in change.items())
+            also = f", and as many in pool {trainer.shares}" if "gpus" in change and trainer.shares else ""
+            return "It would fit with " + ", ".join(f"{key}: {value}" for key, value in change.items()) + also
     return "More ranks would not help; divide the model (parallel: {tp: ..}) or the sequence (cp), or take a smaller micro_batch"

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from sim.core.errors import BadInput, Problem
 from sim.core.explain import show, validate
 from sim.core.registry import ADMISSIONS, AUTOSCALERS, BATCHERS, GATES, PLACERS, RETENTIONS, ROUTERS, WORKLOADS, Family, hints
-from sim.spec import compose, ladder, outside, sandboxes, training, unused
+from sim.spec import compose, ladder, lending, outside, sandboxes, training, unused
 from sim.spec.engine import EngineOptions
 from sim.spec.network import Network
 from sim.spec.scenario import Cluster, Scenario
@@ -107,6 +107,7 @@ def _scenario(document: Document, lookup: bool) -> Scenario:
     if scenario is not None:
         problems += unused.problems(scenario)
         problems += training.problems(scenario)
+        problems += lending.problems(scenario)
     if lookup:
         problems += outside.problems(raw)
         problems += sandboxes.problems(scenario) if scenario is not None else ()

@@ -50,7 +50,8 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
     found: list[Problem] = []
     pools = _items(_mapping(raw.get("cluster")).get("pools"))
     trainers = _items(_mapping(raw.get("cluster")).get("trainers"))
-    paid = [pool for _, pool in pools] + [{"name": "train", **trainer} for _, trainer in trainers]
+    # GPUs that a trainer shares are paid, and fed, as their pool's.
+    paid = [pool for _, pool in pools] + [{"name": "train", **trainer} for _, trainer in trainers if trainer.get("shares") is None]
     found += prices.problems(raw.get("prices"), paid)
     found += power.problems(raw.get("carbon"), paid)
     default = raw.get("model")

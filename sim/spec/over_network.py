@@ -29,7 +29,8 @@ def problems(raw: Mapping[str, Any]) -> list[Problem]:
                     f"cluster.disaggregation.{key}") for key in ("weight", "priority") if key in disaggregation
         ]  # fmt: skip
     ends: Ends = {str(pool.get("name", "serve")): _region(pool) for _, pool in pools}
-    ends |= {str(trainer.get("name", "train")): _region(trainer) for _, trainer in _items(cluster.get("trainers"))}
+    trainers = _items(cluster.get("trainers"))
+    ends |= {str(one.get("name", "train")): _region(one) or ends.get(str(one.get("shares")), "") for _, one in trainers}
     found += _handed_on(pools, apart)
     for index, workload in _items(raw.get("workloads")):
         if workload.get("kind") == "transfers":

@@ -122,7 +122,8 @@ def problems(prices: Any, pools: list[dict[str, Any]]) -> list[Problem]:
     ]
     for number, (name, pool) in enumerate(zip(names, pools, strict=True)):
         kind, gpu = bought.get(name, "on_demand"), Path(str(pool.get("gpu"))).name.rsplit(".", 1)[0]
-        asked = kind in KINDS and pool.get("price_per_hour") is None
+        # GPUs of another pool are paid as that one's.
+        asked = kind in KINDS and pool.get("price_per_hour") is None and pool.get("shares") is None
         wrong = _unpriced(known.name, kind, name, gpu, known.gpus.get(gpu, {})) if asked else None
         found += [wrong._replace(path=f"cluster.pools.{number}.gpu")] if wrong else []
         if _tiers(pool) and "storage_gb_month" not in known.others:

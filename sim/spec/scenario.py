@@ -17,6 +17,7 @@ from sim.spec.fitting import claims
 from sim.spec.frozen import Spec
 from sim.spec.ladder import Rung
 from sim.spec.layout import Parallel, Precision
+from sim.spec.lending import Shares
 from sim.spec.network import Network
 from sim.spec.power import Carbon, Power
 from sim.spec.prices import Prices
@@ -63,6 +64,7 @@ class Pool(Spec):
     power_cap: Annotated[float, Field(gt=0, le=1e5)] | None = Field(None, description="watts of one GPU, held by a lower clock")
     start: ColdStart | None = Field(None, description="how a replica comes up during the run")
     warm: Annotated[int, Field(ge=0, le=100_000)] = Field(0, description="replicas kept initialised without traffic, beside the others")
+    shares: Shares | None = Field(None, description="another pool, on whose GPUs it stands while that one sleeps; default: GPUs of its own")
 
     @field_validator("replicas")
     @classmethod

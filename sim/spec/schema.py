@@ -31,7 +31,8 @@ PLUGS = (
 )
 
 
-CATALOGUE = ("gpu", "node", "cpu_node", "model", "prices", "grid", "agent_preset", "agent_format")
+CATALOGUE = ("gpu", "node", "cpu_node", "model", "prices", "grid", "agent_preset", "agent_format", "rl_preset")
+PRESETS = {"agent_preset": "agents", "rl_preset": "rl"}
 
 
 class Option(NamedTuple):
@@ -58,7 +59,7 @@ def kinds(family: str | None = None) -> list[Kind]:
 
 
 def catalogue(family: str) -> list[Kind]:
-    """The names that may stand for a GPU, a node, a model, a price book or a grid; kinds of agents ready made, formats of their traces."""
+    """The names that may stand for a GPU, a node, a model, a price book or a grid; agents and frameworks ready made, formats of traces."""
     from sim.spec import hardware, llm, power, prices
 
     if family == "prices":
@@ -67,8 +68,8 @@ def catalogue(family: str) -> list[Kind]:
         return [Kind(family, name, power.grid(name).title, ()) for name in power.grid_names()]
     if family == "cpu_node":
         return [Kind(family, name, cpu_node(name).title, ()) for name in cpu_nodes()]
-    if family == "agent_preset":
-        return [Kind(family, path.name[:-5], _comment(path), ()) for path in _presets()]
+    if family in PRESETS:
+        return [Kind(family, path.name[:-5], _comment(path), ()) for path in _presets(family)]
     if family == "agent_format":
         return [Kind(family, name, _sentence(AGENT_FORMATS.find(name)), ()) for name in AGENT_FORMATS.names()]
     if family == "model":
@@ -78,9 +79,9 @@ def catalogue(family: str) -> list[Kind]:
     return [Kind(family, name, hardware.node(name).title, ()) for name in hardware.node_names()]
 
 
-def _presets() -> list[Any]:
-    """Files of kinds of agents ready made, by name."""
-    found = files("workloads").joinpath("presets", "agents").iterdir()
+def _presets(family: str) -> list[Any]:
+    """Files of what is ready made, by name."""
+    found = files("workloads").joinpath("presets", PRESETS[family]).iterdir()
     return sorted((path for path in found if path.name.endswith(".yaml")), key=lambda path: path.name)
 
 
@@ -103,8 +104,9 @@ def json_schema() -> dict[str, Any]:
     for family in FAMILIES.values():
         for name in family.names():
             _define(definitions, family, name)
-    for name in ("agents", "evals"):
-        definitions[f"workload.{name}"]["properties"]["preset"]["anyOf"][0] = {"enum": [path.name[:-5] for path in _presets()]}
+    for name, key in (("agents", "preset"), ("evals", "preset"), ("rl", "agents_preset"), ("rl", "preset")):
+        family = "rl_preset" if (name, key) == ("rl", "preset") else "agent_preset"
+        definitions[f"workload.{name}"]["properties"][key]["anyOf"][0] = {"enum": [path.name[:-5] for path in _presets(family)]}
     definitions["workload.agent_trace"]["properties"]["format"]["enum"] = ["auto", *AGENT_FORMATS.names()]
     schema["properties"]["extends"] = {"type": "string", "description": "another scenario file that this one is put over"}
     _accept_shorthand(schema)
@@ -151,6 +153,9 @@ def _accept_shorthand(schema: dict[str, Any]) -> None:
             schema["$defs"][name]["properties"][key]["anyOf"].insert(0, {"type": "string"})
     for name in ("Spread", "Image", "Weights", "Law", "Memory"):
         schema["$defs"][name] = {"anyOf": [{"type": ["number", "string"]}, schema["$defs"][name]]}
+    rl = schema["$defs"]["workload.rl"]
+    rl["anyOf"] = [{"required": [key for key in rl["required"] if key != "kind"]}, {"required": ["preset"]}]
+    rl["required"] = ["kind"]
     required = schema.pop("required")
     schema["anyOf"] = [{"required": required}, {"required": ["extends"]}]
 

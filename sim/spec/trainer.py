@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from sim.core.units import Seconds, Speed
+from sim.core.units import Bytes, Seconds, Speed
 from sim.spec.frozen import Spec
 from sim.spec.layout import Positive
 
@@ -16,6 +16,9 @@ GpuCount = Annotated[int, Field(ge=1, le=1_000_000)]
 Tokens = Annotated[int, Field(ge=1, le=10**9)]
 STATE_BYTES = 12.0  # of Adam per weight: a 32-bit copy and two 32-bit moments
 BYTES = {"fp32": 4.0, "bf16": 2.0}
+# What a trainer leaves on a GPU while others use it: slime's is 3 to 5 GB where the process groups of NCCL are destroyed for that time, and
+# 15 to 18 where they stay.
+RESIDUAL = 4e9
 
 
 class TrainLayout(Spec):
@@ -47,6 +50,9 @@ class Trainer(Spec):
     keeps the weights whole and divides the states (distributed optimizer). `recompute` (activation checkpointing): full keeps only what
     enters a layer; selective all but the outputs of norms and of the gated activation. `optimizer_bytes` are those of the states of one
     weight. `offload`: optimizer, states lie in the host's memory and travel through PCIe at each step; all: weights and gradients too.
+
+    `shares`: it has no GPUs of its own, but those of a pool while that pool's engines sleep (the hybrid engine of verl and slime); `gpus`
+    are all of the pool's. While engines serve, all its states lie in the host's memory but for `residual` bytes of each GPU.
     """
 
     name: Annotated[str, Field(min_length=1)] = "train"
@@ -54,6 +60,9 @@ class Trainer(Spec):
     gpu: str
     node: str | None = Field(None, description="node of the catalogue; default: the GPU's usual one")
     gpus: GpuCount
+    shares: str | None = Field(None, description="the pool whose GPUs it has while that one's engines sleep; default: GPUs of its own")
+    residual: Annotated[Bytes, Field(ge=0, le=1e12)] = Field(RESIDUAL, description="shares: bytes it leaves on each GPU for all time")
+    sleep_level: Literal[1, 2] = Field(1, description="shares: engines asleep have their weights in the host's memory; 2: nowhere")
     backend: Literal["fsdp", "megatron"] = "fsdp"
     parallel: TrainLayout = TrainLayout()
     precision: Literal["bf16", "fp8"] = Field("bf16", description="in which matrices are multiplied; weights are kept in bf16")
@@ -127,4 +136,12 @@ class Trainer(Spec):
             found.append("offload all is of backend fsdp; of megatron the optimizer may be offloaded")
         if self.offload != "none" and not self.optimizer_bytes:
             found.append("optimizer_bytes is 0, so that nothing is offloaded")
-        return found
+        return [*found, *self._shared()]
+
+    def _shared(self) -> list[str]:
+        if self.shares is None:
+            given = [name for name, usual in (("residual", RESIDUAL), ("sleep_level", 1)) if vars(self)[name] != usual]
+            return [f"{name} is of a trainer that shares the GPUs of a pool; name the pool with shares, or leave it out" for name in given]
+        given = [name for name, said in (("node", self.node), ("region", self.region)) if said]
+        given += ["price_per_hour"] if self.price_per_hour is not None else []
+        return [f"{name} is said by pool {self.shares}, whose GPUs these are, and which is paid for them; leave it out" for name in given]

@@ -1,4 +1,6 @@
-"""What is wrong between trainers and those that drive them: names nobody has, batches that do not divide, checkpoints that go nowhere."""
+"""What is wrong between trainers, the pools whose GPUs they share, and those that drive them: names nobody has, batches that do not divide,
+checkpoints that go nowhere, engines that nobody would put to sleep.
+"""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -7,13 +9,39 @@ from typing import TYPE_CHECKING, Any
 from sim.core.errors import Problem, did_you_mean
 
 if TYPE_CHECKING:
-    from sim.spec.scenario import Scenario
+    from sim.spec.scenario import Cluster, Pool, Scenario
     from sim.spec.trainer import Trainer
+
+COLOCATED = "sync_colocated"
+
+
+def sharer(cluster: Cluster, pool: str) -> Trainer | None:
+    """The trainer that shares the GPUs of a pool, if there is one."""
+    return next((trainer for trainer in cluster.trainers if trainer.shares == pool), None)
+
+
+def residual(cluster: Cluster, pool: str) -> float:
+    """Bytes that a trainer leaves on each GPU of a pool while its engines serve."""
+    found = sharer(cluster, pool)
+    return found.residual if found is not None else 0.0
+
+
+def home(cluster: Cluster, trainer: Trainer) -> Pool | None:
+    """The pool whose GPUs a trainer shares; None where it has its own."""
+    return next((pool for pool in cluster.pools if pool.name == trainer.shares), None)
+
+
+def seated(cluster: Cluster, trainer: Trainer) -> Trainer:
+    """A trainer that shares its GPUs, with what its pool says of where they stand."""
+    pool = home(cluster, trainer)
+    return trainer if pool is None else trainer.model_copy(update={"node": pool.node, "region": pool.region})
 
 
 def problems(scenario: Scenario) -> Iterator[Problem]:
     """All of it, with dotted keys."""
     trainers = {trainer.name: trainer for trainer in scenario.cluster.trainers}
+    yield from _shared(scenario.cluster)
+    yield from _colocated(scenario, trainers)
     driven: dict[str, int] = {}
     for number, workload in enumerate(scenario.workloads):
         if workload.get("kind") != "train" or "trainer" not in workload:
@@ -27,8 +55,74 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
         if name in driven:
             yield Problem(f"workloads.{driven[name]} has trainer '{name}' already; one trainer does one thing", f"{where}.trainer")
         driven.setdefault(name, number)
+        if trainers[name].shares is not None:
+            what = f"trainer {name} has the GPUs of pool {trainers[name].shares} only while its engines sleep, and kind train wakes nobody"
+            yield Problem(f"{what}; kind rl with mode {COLOCATED} does, or give the trainer GPUs of its own", f"{where}.trainer")
         yield from _batch(workload, trainers[name], where)
         yield from _checkpoint(scenario, workload["checkpoint"], f"{where}.checkpoint.store")
+
+
+def _shared(cluster: Cluster) -> Iterator[Problem]:
+    """Trainers that share GPUs which they cannot have."""
+    pools = {pool.name: pool for pool in cluster.pools}
+    taken: dict[str, str] = {}
+    for number, trainer in enumerate(cluster.trainers):
+        name, where = trainer.shares, f"cluster.trainers.{number}"
+        if name is None:
+            continue
+        if name not in pools:
+            near = did_you_mean(name, pools) if pools else "there are no pools"
+            yield Problem(f"no pool is named '{name}'; {near}", f"{where}.shares")
+            continue
+        if name in taken:
+            yield Problem(f"trainer {taken[name]} shares the GPUs of pool {name} already; one trainer does", f"{where}.shares")
+        taken.setdefault(name, trainer.name)
+        yield from _divided(trainer, pools[name], where)
+        yield from (Problem(f"pool {name} {what}", f"{where}.shares") for what in _unfit(pools[name]))
+
+
+def _divided(trainer: Trainer, pool: Pool, where: str) -> Iterator[Problem]:
+    """A trainer whose GPUs are not those of its pool."""
+    if trainer.gpu != pool.gpu:
+        yield Problem(f"found {trainer.gpu}, but the GPUs of pool {pool.name} are {pool.gpu}", f"{where}.gpu")
+    there = pool.replicas * pool.parallel.gpus
+    if trainer.gpus != there:
+        what = f"found {trainer.gpus}, but pool {pool.name} has {pool.replicas} replicas of {pool.parallel.gpus}"
+        yield Problem(f"{what}: {there} GPUs; the trainer has all of them, or none", f"{where}.gpus")
+
+
+def _unfit(pool: Pool) -> Iterator[str]:
+    """Why no trainer can have the GPUs of a pool."""
+    if pool.autoscale is not None:
+        yield "has autoscale, and a trainer cannot share GPUs that come and go; leave it out"
+    if pool.start is not None:
+        yield "has a start, and replicas that come up while a trainer has their GPUs would serve; leave it out"
+    if pool.role != "both":
+        yield f"has role {pool.role}; only engines that do both, prefill and decode, are put to sleep"
+    for key, said in (("gpu_memory", pool.gpu_memory), ("power_cap", pool.power_cap)):
+        if said is not None:
+            yield f"has a {key}, of which its trainer knows nothing; give both the GPU with a profile of your own"
+
+
+def _colocated(scenario: Scenario, trainers: dict[str, Trainer]) -> Iterator[Problem]:
+    """Runs of reinforcement learning whose mode does not suit whose GPUs their trainer has."""
+    pools = [pool.name for pool in scenario.cluster.pools]
+    for number, workload in enumerate(scenario.workloads):
+        if workload.get("kind") != "rl" or "mode" not in workload:
+            continue
+        name = workload["trainer"] or (next(iter(trainers)) if len(trainers) == 1 else "")
+        if name not in trainers:
+            continue  # said by whoever looks for it
+        where, mode, shares = f"workloads.{number}", workload["mode"], trainers[name].shares
+        pool = workload["rollout"] or (pools[0] if len(pools) == 1 else "")
+        if mode == COLOCATED and shares is None:
+            what = f"trainer {name} has GPUs of its own, which no engines could use"
+            yield Problem(f"{what}; write shares: {pool or 'POOL'} there, or mode: sync_disaggregated", f"{where}.mode")
+        elif mode == COLOCATED and shares in pools and pool and pool != shares:
+            yield Problem(f"found pool {pool}, but trainer {name} shares the GPUs of pool {shares}", f"{where}.rollout")
+        elif mode != COLOCATED and shares is not None:
+            what = f"trainer {name} has the GPUs of pool {shares} only while its engines sleep, and with mode {mode} they do not"
+            yield Problem(f"{what}; write mode: {COLOCATED}, or give the trainer GPUs of its own", f"{where}.mode")
 
 
 def _batch(workload: dict[str, Any], trainer: Trainer, where: str) -> Iterator[Problem]:

@@ -100,7 +100,7 @@ def _carbon(scenario: Scenario) -> Iterator[Problem]:
     carbon = scenario.carbon
     if carbon is None:
         return
-    pools: list[Pool | Trainer] = [*scenario.cluster.pools, *scenario.cluster.trainers]
+    pools: list[Pool | Trainer] = [*scenario.cluster.pools, *(one for one in scenario.cluster.trainers if one.shares is None)]
     if carbon.grid is not None and all(pool.name in carbon.pools or pool.region in carbon.regions for pool in pools):
         yield Problem("each pool has a grid of its own or of its region; leave it out", "carbon.grid")
     said = [carbon.of(pool.name, pool.region) for pool in pools]

@@ -17,12 +17,14 @@ from sim.physics.trainer import TrainStep
 from sim.spec.dtype import DTYPES
 from sim.spec.fit import Fit
 from sim.spec.hardware import node
+from sim.spec.lending import lenders
 from sim.spec.power import grid
 from sim.spec.prices import Terms, book, terms
 from sim.spec.profile import Figure
 from sim.spec.sandboxes import node_price
 from sim.spec.scaling import ColdStart
 from sim.spec.scenario import Pool, Scenario
+from sim.spec.training import home
 from sim.spec.transformer import Matrix
 
 GUESSED = "one value for all models, chosen so that a whole start takes as long as reports of starts say"
@@ -41,6 +43,7 @@ def pool_facts(pool: Pool, model: EngineStep, memory: Memory, longest: int, scen
     return {
         "name": pool.name, "model": llm.name, "gpu": chip.name, "gpus": gpus, "replicas": pool.replicas,
         "price_per_hour": paid.price, "beyond_price_per_hour": paid.beyond, "reserved": paid.reserved, "commitment": paid.kind,
+        "lender": pool.shares.pool if pool.shares is not None else None,
         "tdp": chip.tdp, "idle_watts": chip.idle_watts, "power_cap": pool.power_cap or chip.tdp, "clock": clock(chip, pool.power_cap),
         "host_watts": host.overhead_watts / host.gpus,
         "peak_flops": max([chip.flops["bf16"], *(chip.peak(DTYPES[dtype].peak) for _, dtype, _ in linear)]) * gpus,
@@ -76,7 +79,9 @@ def _experts_read(pool: Pool, linear: list[tuple[Matrix, str, int]]) -> dict[str
 
 
 def _paid(pool: Pool, model: EngineStep, scenario: Scenario | None) -> Terms:
-    return terms(scenario.prices if scenario else None, pool, model.gpu.name, model.gpu.price_per_hour)
+    owner = lenders(scenario.cluster).get(pool.name) if scenario else None
+    paid = terms(scenario.prices if scenario else None, owner or pool, model.gpu.name, model.gpu.price_per_hour)
+    return paid if owner is None else paid._replace(reserved=0)
 
 
 def _grid(pool: Pool, scenario: Scenario | None) -> list[tuple[str, Figure]]:
@@ -96,8 +101,10 @@ def site(scenario: Scenario) -> dict[str, Any]:
     others = {"the network": network.figures()} if network is not None else {}
     others |= {f"starts of {name}" if several else "starts": found for name, found in begun.items()}
     others |= {f"nodes of {pool.name}": pool.node.figures() | node_price(scenario, pool)[1] for pool in scenario.cluster.sandboxes}
-    fed = (*scenario.cluster.pools, *scenario.cluster.trainers)
-    grids = {one.name: grid(scenario.carbon.of(one.name, one.region)) for one in fed} if scenario.carbon else {}  # type: ignore[arg-type]
+    cluster = scenario.cluster
+    fed = {one.name: one for one in cluster.pools} | {one.name: home(cluster, one) or one for one in cluster.trainers}
+    by = scenario.carbon
+    grids = {name: grid(by.of(one.name, one.region)) for name, one in fed.items()} if by else {}  # type: ignore[arg-type]
     return {
         "other_prices": book(scenario.prices.book).others if scenario.prices else {},
         "grids": {name: {"grid": one.name, "hours": list(one.hours), "kind": one.figure.kind, "source": one.figure.source}
@@ -116,11 +123,11 @@ def trainers(scenario: Scenario, models: list[TrainStep]) -> list[dict[str, Any]
     found: list[dict[str, Any]] = []
     for spec, model in zip(scenario.cluster.trainers, models, strict=True):
         chip, host = model.gpu, model.node
-        bought = Pool(name=spec.name, gpu=spec.gpu, price_per_hour=spec.price_per_hour)
+        bought = home(scenario.cluster, spec) or Pool(name=spec.name, gpu=spec.gpu, price_per_hour=spec.price_per_hour)
         paid = terms(scenario.prices, bought, chip.name, chip.price_per_hour)
         found.append({
             "name": spec.name, "model": model.llm.name, "gpu": chip.name, "gpus": spec.gpus, "backend": spec.backend, "dp": spec.dp,
-            "price_per_hour": paid.price,
+            "shares": spec.shares, "price_per_hour": paid.price,
             "tdp": chip.tdp, "idle_watts": chip.idle_watts, "host_watts": host.overhead_watts / host.gpus,
             "peak_flops": model.peak, "memory": model.memory._asdict(), "extrapolated": sorted(model.assumed),
             "provenance": [

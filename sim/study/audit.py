@@ -14,12 +14,16 @@ import numpy as np
 
 from sim.core.record import Page
 from sim.core.request import COMPLETED, FAILED, REJECTED, STATUSES, UNFINISHED
+from sim.spec.lending import lenders
+from sim.study.colocated import handed
 from sim.study.facts import Tables
 from sim.study.families import families
 from sim.study.idle import SLACK, Gaps, by_replica, idle, keys
 from sim.study.kv_waste import Waste
+from sim.study.lending import turns
 from sim.study.network import moves
 from sim.study.result import Result
+from sim.study.rl_audit import books
 from sim.study.sandboxes import leases
 from sim.study.starts import lives
 from sim.study.states import pauses, stood
@@ -54,9 +58,19 @@ def check(tables: Tables) -> dict[str, Entry]:
         {"replica_states": _entry(*stood(tables), "no step in a pause; a replica's states, idle time among them, are its life")}
         if len(tables.result.tables.get("pauses") or ()) else {}
     ) | (
-        {"I8": _entry(*spans(tables), "GPU-seconds of trainers by state are their GPUs times the run; parts of an update sum to it")}
+        {"I8": _entry(*_both(spans(tables), _both(handed(tables), books(tables))), "GPU-seconds of trainers by state are their GPUs times "
+                      "the run; parts of an update sum to it; no engine has a GPU while a trainer has it; every sample trained on has a "
+                      "version and a staleness")}
         if tables.meta.get("trainers") else {}
+    ) | (
+        {"lending": _entry(*turns(tables), "pools that share GPUs have them in turn, and none makes a step while the other has them")}
+        if lenders(tables.result.scenario.cluster) else {}
     ) | ({"sandboxes": _entry(*leases(tables), held)} if tables.meta.get("sandboxes") else {})
+
+
+def _both(one: tuple[int, list[str]], other: tuple[int, list[str]]) -> tuple[int, list[str]]:
+    """Two checks that are one invariant."""
+    return one[0] + other[0], [*one[1], *other[1]]
 
 
 def _entry(checked: int, faults: list[str], holds: str) -> Entry:

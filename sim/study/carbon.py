@@ -43,7 +43,7 @@ def _embodied(facts: Facts) -> float:
     if carbon is None or carbon.embodied is None:
         return 0.0
     rate = carbon.embodied.kg_per_gpu * 1e3 / (carbon.embodied.years * YEAR)
-    trained = facts.end * sum(one["gpus"] for one in facts.meta.get("trainers", []))
+    trained = facts.end * sum(one["gpus"] for one in facts.meta.get("trainers", []) if not one.get("shares"))
     return rate * (float((facts.gpus * facts.lifetimes).sum()) + trained)
 
 

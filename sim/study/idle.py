@@ -141,19 +141,33 @@ def _failed(page: Page, prefills: np.ndarray, tables: Tables) -> list[Times]:
 
 
 def _sent(page: Page, rows: np.ndarray, tables: Tables) -> np.ndarray:
-    """When requests were sent to their first replica: when they came, or when they were held no more."""
-    since = page["arrival"][rows]
+    """When requests were sent to their first replica, or to that which they went to from another one: when they came, or when they were
+    held no more.
+    """
+    since = _requeued(page["request"][rows], page["arrival"][rows], tables)
     for name in ("gate", "held"):
         held = tables.result.tables.get(name)
         if held is None or not len(held):
             continue
         order = np.lexsort((held["start"], held["request"]))
         request, start, end = (held[name][order] for name in ("request", "start", "end"))
-        # A request may be held again, for a decode replica; the first time it was at the door.
-        at = np.minimum(np.searchsorted(request, page["request"][rows]), len(request) - 1)
+        # A request may be held again, for a decode replica.
+        at = np.minimum(np.searchsorted(keys(request, start), keys(page["request"][rows], since)), len(request) - 1)
         was = (request[at] == page["request"][rows]) & (start[at] == since)
         since = np.where(was, end[at], since)
     return since
+
+
+def _requeued(requests: np.ndarray, since: np.ndarray, tables: Tables) -> np.ndarray:
+    """Of those that had to leave a replica, when they last did."""
+    again = tables.result.tables.get("requeues")
+    if again is None or not len(again):
+        return since
+    order = np.lexsort((again["time"], again["request"]))
+    known, time = again["request"][order], again["time"][order]
+    at = np.searchsorted(known, requests, side="right") - 1
+    found: np.ndarray = np.where((at >= 0) & (known[at] == requests), time[at], since)
+    return found
 
 
 def _covered(gaps: Gaps, waits: list[Times]) -> np.ndarray:

@@ -3,6 +3,9 @@
 Every step is run twice over: on the fleet as written, for latency, waste and evenness, and on the smallest fleet that carries the same
 traffic within the SLO (`study/smallest.py`), for throughput per GPU and money. All steps meet the same arrivals and the same draws.
 
+A step that trains by reinforcement learning has no traffic that a fleet could be too small for, and needs no SLO: it is run once, as
+written, and compared by its own figures (`study/rl_compare.py`).
+
 A factor compares a step with the one it was put on: throughput per GPU over throughput per GPU, dollars per token the other way round, so
 that above 1 is better. Factors of the steps kept multiply to the whole gain. They depend on the order: what two steps both remove, the
 first one is given credit for.
@@ -34,6 +37,7 @@ from sim.study.validate.store import program
 from sim.world.cluster import World
 
 SAVED = "ladder.json"
+LEARNS = "rl"
 PARTS = 24  # of the time in which requests arrive, for the evenness over time
 Pages = Mapping[str, Callable[[Result], str]]
 # Figures of a step and where a summary has them; those of the smallest fleet are named `needed_*`.
@@ -69,8 +73,8 @@ class Ladder(NamedTuple):
 
     @property
     def table(self) -> pd.DataFrame:
-        """The rows as a table."""
-        return pd.DataFrame(self.rows)
+        """The rows as a table, but for what has figures of its own."""
+        return pd.DataFrame([{name: value for name, value in row.items() if name != LEARNS} for row in self.rows])
 
 
 def climb(
@@ -100,7 +104,8 @@ def climb(
             result = run(step, watch=watch)
             if folder is not None:
                 result.save(folder / place, (folder / place).is_dir(), pages)
-            row = figures(result, smallest(step, _guess(step, below), most, lambda one: run(one, watch=watch)))
+            fleet = None if learns(step) else smallest(step, _guess(step, below), most, lambda one: run(one, watch=watch))
+            row = figures(result, fleet)
         words = {"key": key, "name": rung.name, "why": rung.why, "kept": rung.kept, "folder": place}
         row = words | {name: value for name, value in row.items() if name not in words} | factors(row, below)
         rows.append(row)
@@ -112,7 +117,10 @@ def climb(
 
 
 def figures(result: Result, fleet: Fleet | None) -> dict[str, Any]:
-    """A step in figures: its run as written, and the smallest fleet; without one those figures are None."""
+    """A step in figures: its run as written, and the smallest fleet; without one those figures are None. `rl`: those of its one run of
+    reinforcement learning, None where there is none, or several.
+    """
+    trained = list((result.summary["rl"] or {}).values())
     across, over_time = spreads(Facts(result))
     audits = [one.summary["audit"] for one in (result, fleet.result if fleet else result)]
     return {
@@ -120,8 +128,14 @@ def figures(result: Result, fleet: Fleet | None) -> dict[str, Any]:
         "held_back": " ".join(reason["text"] for reason in result.summary["why"]) or None,
         "needed_replicas": sum(fleet.replicas) if fleet else None,
         **{f"needed_{name}": _at(fleet.result.summary, path) if fleet else None for name, path in NEEDED.items()},
+        "rl": trained[0] if len(trained) == 1 else None,
         "audit_ok": all(entry["ok"] for audit in audits for entry in audit.values()),
     }  # fmt: skip
+
+
+def learns(scenario: Scenario) -> bool:
+    """Whether a workload of it is reinforcement learning."""
+    return any(options["kind"] == LEARNS for options in scenario.workloads)
 
 
 def factors(row: Mapping[str, Any], below: Mapping[str, Any] | None) -> dict[str, float | None]:
@@ -204,7 +218,8 @@ def _able(scenario: Scenario, scenarios: Sequence[Scenario]) -> None:
     problems = []
     for number, step in enumerate(scenarios):
         try:
-            limited(step)
+            if not learns(step):
+                limited(step)
             World(step)
         except BadInput as error:
             problems += [Problem(f"{problem.path}: {problem.message}".lstrip(": "), f"ladder.{number}") for problem in error.problems]

@@ -22,12 +22,14 @@ from sim.study.attempts import attempts
 from sim.study.by_pool import by_pool
 from sim.study.carbon import CARBON
 from sim.study.cascade import cascade
+from sim.study.colocated import shared_gpus
 from sim.study.energy import ENERGY, Draw
 from sim.study.evals import evals
 from sim.study.facts import Tables
 from sim.study.gaps import Gaps
 from sim.study.gate import gate
 from sim.study.kv_waste import Waste
+from sim.study.lending import lending
 from sim.study.measures import MEASURES
 from sim.study.metric import Metric
 from sim.study.metric import ratio as _ratio
@@ -36,6 +38,7 @@ from sim.study.moved import moved
 from sim.study.network import network
 from sim.study.regions import regions
 from sim.study.result import Result
+from sim.study.rl import rl
 from sim.study.sandboxes import sandboxes
 from sim.study.slo import LEVELS, request_limits
 from sim.study.spread import Spread, distribution
@@ -73,6 +76,11 @@ class Facts(Tables):
     def crowd(self) -> Crowd | None:
         """The agents of the run, None where there are none."""
         return Crowd(self) if len(self.result.tables.get("agents") or ()) else None
+
+    @functools.cached_property
+    def rl(self) -> dict[str, Any] | None:
+        """The figures of runs of reinforcement learning, None where there are none."""
+        return rl(self)
 
     @functools.cached_property
     def prompts(self) -> tuple[int, int, int]:
@@ -327,5 +335,14 @@ metric("sandboxes", "", "by pool: waits and boots, outcomes, occupancy, use of c
 metric("replica_states", "", "by pool: GPU-seconds in steps, idle, paused (update, sleep, drain), starting; None: none was paused")(
     replica_states
 )
+metric("shared_gpus", "", "by trainer that shares a pool's GPUs: GPU-seconds generating, idle, paused, in switches, in passes; None: none")(
+    shared_gpus
+)
+metric("lending", "", "by pool on another one's GPUs: GPU-hours it had them, hand-overs, requests sent on or called off; None: none")(
+    lending
+)
 metric("training", "", "by trainer: MFU, tokens per second, where its time went, money and energy; None: no trainers")(training)
+metric("rl", "", "by run of RL: the step and its parts, waits, staleness, tail, waste, rewards, syncs, money; None: none")(
+    lambda facts: facts.rl
+)
 metric("why", "", "what held requests back, each with the share of time behind it and a sentence; the GPUs, where nothing did")(why)

@@ -3,7 +3,8 @@
 GPUs are paid for their time, used or not: reserved replicas all the time, whether they are there or not; what a pool has beyond them, or
 without a reservation, from when its GPUs were its own until it gave them back. Each pool's GPU money is divided between prompts and
 answers as its GPU-seconds in prefill and decode are (`sim.study.energy` says which is which), idle time in the same proportion, so that
-both sum to the whole; a pool that computed nothing is divided as the others together are. Storage is that of KV tiers rented by the
+both sum to the whole; a pool that computed nothing is divided as the others together are. While a trainer has the GPUs of a pool their
+money is for training, and is not divided. Storage is that of KV tiers rented by the
 gigabyte, egress what went over links between regions; both only with a price book. CPU nodes of sandboxes are paid for their lives.
 """
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sim.study.facts import Bins
 from sim.study.metric import Metric, ratio
 from sim.study.sandboxes import rates as sandbox_rates
 from sim.study.sandboxes import usd as sandboxes_usd
-from sim.study.training import trainers_usd, trainers_usd_per_hour
+from sim.study.training import passing, trainers_usd, trainers_usd_per_hour
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
@@ -43,15 +44,28 @@ def paid(facts: Facts, name: str) -> Paid:
     """What a pool's GPUs cost over the span."""
     pool, mine = facts.pools[name], _replicas(facts, name)
     price, beyond = (np.nan if pool[key] is None else pool[key] for key in ("price_per_hour", "beyond_price_per_hour"))
-    kept = pool["reserved"]
-    start = np.clip(facts.replicas["start"], facts.begin, facts.end)[mine]
+    borrower = next((one for one, other in facts.pools.items() if other.get("lender") == name), None)
+    partner = _replicas(facts, borrower or pool.get("lender") or "")
+    start = np.clip(facts.replicas["start"], facts.begin, facts.end)
     # All pools end at one and the same time: a sum may round to just beyond it.
-    ends = np.minimum(start + facts.lifetimes[mine], facts.end)
-    marks = np.concatenate([start, ends, [facts.begin, facts.end]])
-    change = np.concatenate([np.ones(len(start)), -np.ones(len(start)), [0.0, 0.0]])
+    ends = np.minimum(start + facts.lifetimes, facts.end)
+    both = mine | partner
+    marks = np.concatenate([start[both], ends[both], [facts.begin, facts.end]])
     order = np.argsort(marks, kind="stable")
-    there = np.cumsum(change[order])[:-1]
-    return Paid(marks[order], pool["gpus"] * (kept * (price if kept else 0.0) + np.maximum(there - kept, 0.0) * beyond))
+
+    def count(which: np.ndarray) -> np.ndarray:
+        change = np.concatenate([which[both].astype(float), -which[both].astype(float), [0.0, 0.0]])
+        there: np.ndarray = np.cumsum(change[order])[:-1]
+        return there
+
+    # Of GPUs that are reserved and shared, the borrower pays for those it has.
+    there, kept = count(mine), facts.pools[pool.get("lender") or name]["reserved"]
+    if pool.get("lender"):
+        kept = np.minimum(there, kept)
+    elif borrower:
+        kept = kept - np.minimum(count(partner), kept)
+    reserved = kept * price if np.any(kept) else 0.0
+    return Paid(marks[order], pool["gpus"] * (reserved + np.maximum(there - kept, 0.0) * beyond))
 
 
 def _replicas(facts: Facts, name: str) -> np.ndarray:
@@ -65,12 +79,19 @@ def pool_usd(facts: Facts) -> np.ndarray:
 
 
 def phases_usd(facts: Facts) -> np.ndarray:
-    """Dollars for GPUs by phase: prefill, decode. They sum to those of the pools; NaN when nothing was computed."""
+    """Dollars for GPUs by phase: prefill, decode. They sum to those of the pools, less what trainers have of them; NaN when nothing was
+    computed.
+    """
     seconds = facts.work.draw.seconds
     busy, fleet = seconds.sum(axis=1, keepdims=True), seconds.sum(axis=0) / seconds.sum() if seconds.sum() else np.full(2, np.nan)
     shares = np.where(busy > 0, seconds / np.maximum(busy, 1e-300), fleet)
-    divided: np.ndarray = pool_usd(facts) @ shares
+    divided: np.ndarray = (pool_usd(facts) - _trained_usd(facts)) @ shares
     return divided
+
+
+def _trained_usd(facts: Facts) -> np.ndarray:
+    """Dollars for the GPUs of each pool while a trainer that shares them has them."""
+    return np.array([trainers_usd(facts, name) for name in facts.pools])
 
 
 def _gpus(facts: Facts) -> float:
@@ -125,12 +146,15 @@ def _peak(facts: Facts) -> Any:
 
 
 def idle_usd(facts: Facts) -> np.ndarray:
-    """Of each pool, its money times the share of its paid GPU time without a step."""
+    """Of each pool, its money times the share of its paid GPU time without a step, or a pass of a trainer that shares its GPUs."""
     found = np.zeros(len(facts.pools))
     for number, (name, cost) in enumerate(zip(facts.pools, pool_usd(facts), strict=True)):
         pool, mine = facts.pools[name], _replicas(facts, name)
-        there = max(float((facts.gpus * facts.lifetimes)[mine].sum()), pool["reserved"] * pool["gpus"] * facts.span)
-        found[number] = cost * (1 - min(1.0, facts.work.draw.seconds[number].sum() / there)) if there > 0 else 0.0
+        lent = np.array([facts.pools[one].get("lender") == name for one in facts.pool_of_replica], dtype=bool)
+        kept = pool["reserved"] * pool["gpus"] * facts.span - float((facts.gpus * facts.lifetimes)[lent].sum())
+        there = max(float((facts.gpus * facts.lifetimes)[mine].sum()), kept)
+        used = facts.work.draw.seconds[number].sum() + passing(facts, name)
+        found[number] = cost * (1 - min(1.0, used / there)) if there > 0 else 0.0
     return found
 
 
@@ -179,8 +203,8 @@ COST = (
     Metric("cost.usd_prefill", "USD", "what of the GPUs' cost is that of prompts", lambda facts: phases_usd(facts)[0]),
     Metric("cost.usd_decode", "USD", "what of the GPUs' cost is that of answers", lambda facts: phases_usd(facts)[1]),
     Metric("cost.usd_per_hour_peak", "USD/h", "of GPUs and CPU nodes at the dearest moment", _peak),
-    Metric("cost.usd_trainers", "USD", "of the GPUs of trainers; None: no trainers",
-           lambda facts: trainers_usd(facts) if facts.meta.get("trainers") else None),
+    Metric("cost.usd_trainers", "USD", "of the GPUs of trainers, also of those they share while they have them; None: no trainers",
+           lambda facts: trainers_usd(facts) + _trained_usd(facts).sum() if facts.meta.get("trainers") else None),
     Metric("cost.usd_idle", "USD", "of GPU time without a step: the price of provisioning for peaks",
            lambda facts: idle_usd(facts).sum()),
     Metric("cost.usd_wasted", "USD", "of GPU time for requests that failed: prompts computed and tokens sent", _wasted),

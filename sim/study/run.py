@@ -17,6 +17,7 @@ from sim.spec.load import dump, load, loads, located
 from sim.spec.scenario import Scenario
 from sim.study import assumptions
 from sim.study.result import Result
+from sim.study.rl_setup import setups
 from sim.study.starts import most_replicas
 from sim.world.cluster import World
 
@@ -53,7 +54,7 @@ def run(scenario: Scenario | Mapping[str, Any] | str | Path, *, watch: Watch | N
     if not world.door.arrived and not world.recorder.tables["train_steps"]:
         raise BadInput("no request arrived: the workloads send nothing in the time given")
     _check_room(world)
-    return Result(scenario, world.recorder.tables, _meta(world, [*remarks, *_idle(world)], spent))
+    return Result(scenario, world.recorder.tables, _meta(world, [*remarks, *world.remarks, *_idle(world)], spent))
 
 
 def _idle(world: World) -> list[str]:
@@ -132,4 +133,5 @@ def _meta(world: World, said: list[str], spent: float) -> dict[str, Any]:
         **assumptions.site(scenario),
         "trainers": assumptions.trainers(scenario, [trainer.model for trainer in world.trainers.values()]),
         "sandboxes": assumptions.sandboxes(scenario, world.sandboxes.facts()),
+        "rl": setups(world),
     }

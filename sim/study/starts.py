@@ -78,7 +78,7 @@ def _stages(facts: Facts, table: Table | None) -> dict[str, Any]:
     ready = facts.replicas["ready"]
     up, direct = began & (warm | ~np.isnan(ready)), began & ~warm & ~np.isnan(ready)
     parts = {}
-    for name in (*RISING, "warm", "drain"):
+    for name in (*RISING, "warm", "drain", "offload"):
         mine = seconds[(code == labels.index(name)) & ~np.isnan(seconds)]
         if len(mine):
             parts[name] = {"count": len(mine), **(distribution(mine) or {})}
@@ -98,7 +98,7 @@ def _gpu_hours(facts: Facts, table: Table | None) -> dict[str, float]:
         until = np.where(np.isnan(table["end"]), facts.replicas["end"][replica], table["end"])
         spent = (until - table["start"]) * facts.gpus[replica] / 3600
         for code, name in enumerate(names):
-            state = {"warm": "warm", "drain": "draining", "wait": ""}.get(name, "starting")
+            state = {"warm": "warm", "drain": "draining", "offload": "draining", "wait": ""}.get(name, "starting")
             if state:
                 amount = float(spent[table["stage"] == code].sum())
                 hours[state] += amount

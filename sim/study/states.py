@@ -67,6 +67,9 @@ def _others(tables: Tables, found: Pauses) -> list[tuple[str, np.ndarray, np.nda
         for state, which in (("starting", [name for name in RISING if name != "wait"]), ("warm", ["warm"])):
             mine = np.isin(stages["stage"], [names.index(name) for name in which])
             parts.append((state, replica[mine], (until - stages["start"])[mine]))
+        away = stages["stage"] == names.index("offload")
+        if away.any():
+            parts.append(("offload", replica[away], (until - stages["start"])[away]))
     return parts
 
 

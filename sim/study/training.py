@@ -4,6 +4,9 @@ MFU is the FLOP of the model over peak FLOP/s times time (Chowdhery et al. 2022)
 in use and both are given: attention counted causally, and as if every token saw every other (`mfu_full_attention`, by which long samples
 look better). `mfu` is of the time in updates, `mfu_of_time` of all of it. Trainers stand from the begin of the run to its end and are paid,
 and draw power, for that time: in passes by the FLOP computed (`sim.physics.power`; what memory draws beside is left out), else idle.
+
+GPUs that a trainer shares with a pool are that pool's in all books. The trainer's are the part of its money for the time the trainer had
+them, and what it draws above their idle power.
 """
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ def _figures(facts: Facts, one: dict[str, Any]) -> dict[str, Any]:
         "tokens_per_s_per_gpu_of_time": ratio(tokens, facts.end * gpus),
         "breakdown": {part: ratio(seconds, updating) for part, seconds in parts.items()} if updating else None,
         "state_share": {state: ratio(seconds, facts.end) for state, seconds in spent.items()},
-        "gpu_hours": gpus * facts.end / HOUR,
+        "gpu_hours": gpus * _had(facts, one) / HOUR,
         "usd_total": usd, "usd_per_billion_tokens": ratio(usd * 1e9, tokens),
         "kwh": kwh, "kwh_per_billion_tokens": ratio(kwh * 1e9, tokens),
     }  # fmt: skip
@@ -67,31 +70,60 @@ def states(tables: Tables, name: str) -> dict[str, float]:
     return {state: float(seconds) for state, seconds in zip(table.labels["state"], spent, strict=True) if seconds}
 
 
+def awake(tables: Tables, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """From when to when, in order, a trainer had its GPUs; seconds."""
+    table = tables.result.tables["train_states"]
+    mine = (table["trainer"] == _code(table, name)) & (table["state"] != table.labels["state"].index("asleep"))
+    start, end = table["start"][mine], table["end"][mine]
+    apart = start[1:] > end[:-1] + SLACK
+    return start[np.append(True, apart)[:len(start)]], end[np.append(apart, True)[:len(end)]]
+
+
+def _had(tables: Tables, one: dict[str, Any], since: float = 0.0) -> float:
+    """Seconds in which a trainer had its GPUs: one that shares them is asleep in the others."""
+    if not one.get("shares"):
+        return tables.end
+    start, end = awake(tables, one["name"])
+    return float((np.maximum(end, since) - np.maximum(start, since)).sum())
+
+
 def trainer_usd(tables: Tables, one: dict[str, Any]) -> float:
-    """Dollars for the GPUs of a trainer, NaN where it has no price."""
+    """Dollars for the GPUs of a trainer, NaN where it has no price; of one that shares them a part of its pool's."""
     price = np.nan if one["price_per_hour"] is None else one["price_per_hour"]
-    return float(price * one["gpus"] * tables.end / HOUR)
+    return float(price * one["gpus"] * _had(tables, one, tables.begin if one.get("shares") else 0.0) / HOUR)
 
 
-def trainers_usd(tables: Tables) -> float:
-    """Dollars for the GPUs of all trainers."""
-    return sum(trainer_usd(tables, one) for one in tables.meta.get("trainers", []))
+def trainers_usd(tables: Tables, shares: str | None = None) -> float:
+    """Dollars for the GPUs of all trainers that have their own, or of the one that `shares` those of a pool."""
+    return sum(trainer_usd(tables, one) for one in tables.meta.get("trainers", []) if one.get("shares") == shares)
 
 
 def trainers_usd_per_hour(tables: Tables) -> float:
-    """Dollars per hour for them."""
-    return sum(np.nan if one["price_per_hour"] is None else one["price_per_hour"] * one["gpus"] for one in tables.meta.get("trainers", []))
+    """Dollars per hour for those that are trainers' own."""
+    own = [one for one in tables.meta.get("trainers", []) if not one.get("shares")]
+    return sum(np.nan if one["price_per_hour"] is None else one["price_per_hour"] * one["gpus"] for one in own)
+
+
+def passing(tables: Tables, pool: str) -> float:
+    """GPU-seconds of a pool in passes of the trainer that shares its GPUs."""
+    sharing = [one for one in tables.meta.get("trainers", []) if one.get("shares") == pool]
+    return sum(one["gpus"] * _passing(tables, one) for one in sharing)
+
+
+def _passing(tables: Tables, one: dict[str, Any]) -> float:
+    return sum(seconds for state, seconds in states(tables, one["name"]).items() if state in PASSES)
 
 
 def joules(tables: Tables, one: dict[str, Any]) -> tuple[float, float]:
-    """Joules of the GPUs of a trainer, and of their share of the hosts."""
+    """Joules of the GPUs of a trainer, and of their share of the hosts; of GPUs that it shares, what it adds to those at rest."""
     rows = _rows(tables, one["name"])
     updating = float((rows["end"] - rows["start"]).sum())
     used = float(rows["computed"].sum()) / (one["peak_flops"] * updating) if updating else 0.0
-    passing = sum(seconds for state, seconds in states(tables, one["name"]).items() if state in PASSES)
-    drawn = float(watts(one["idle_watts"], one["tdp"], Activity(min(used, 1.0), 0.0)))
-    gpus, rest = one["gpus"], tables.end - passing
-    return gpus * (drawn * passing + one["idle_watts"] * rest), gpus * one["host_watts"] * (passing + IDLE_HOST * rest)
+    at_work = _passing(tables, one)
+    above = float(watts(one["idle_watts"], one["tdp"], Activity(min(used, 1.0), 0.0))) - one["idle_watts"]
+    gpus, there = one["gpus"], 0.0 if one.get("shares") else tables.end
+    chips, hosts = above * at_work + one["idle_watts"] * there, (1.0 - IDLE_HOST) * at_work + IDLE_HOST * there
+    return gpus * chips, gpus * one["host_watts"] * hosts
 
 
 def site_joules_by_hour(tables: Tables, one: dict[str, Any]) -> np.ndarray:
@@ -104,7 +136,7 @@ def site_joules_by_hour(tables: Tables, one: dict[str, Any]) -> np.ndarray:
     edges = HOUR * np.arange(max(int(np.ceil(tables.end / HOUR)), 1) + 1)
     at_work = HOUR * Bins(edges).add(table["start"][working], table["end"][working]).means()
     there = np.clip(tables.end - edges[:-1], 0.0, HOUR)
-    idle = one["gpus"] * (one["idle_watts"] + IDLE_HOST * one["host_watts"])
+    idle = 0.0 if one.get("shares") else one["gpus"] * (one["idle_watts"] + IDLE_HOST * one["host_watts"])
     above = (chips + hosts - idle * tables.end) / max(float(at_work.sum()), 1e-300)
     found: np.ndarray = (tables.result.scenario.power or Power()).pue * (idle * there + above * at_work)
     return found

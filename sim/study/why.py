@@ -11,7 +11,8 @@ A reason is given only where the run's own records show it, and only from `SHARE
 * hand-over of keys and values, of the time from arrivals to last tokens; ways between regions, of the time to first tokens;
 * attempts: retries and hedges beside first attempts;
 * queues at replicas, of the time from arrivals to last tokens: the KV cache is full, the batch is full, or prompts are being computed;
-* of agents: sandboxes, tools, a gate, and contexts computed again (`study/why_agents.py`).
+* of agents: sandboxes, tools, a gate, and contexts computed again (`study/why_agents.py`);
+* of reinforcement learning: what a step waits for (`study/why_rl.py`), which comes first.
 
 Where there is none of them, what the GPUs were busy with is said instead. Shares are of different wholes, which their texts name: what
 the largest of them is, is not by itself what to change first.
@@ -31,6 +32,7 @@ from sim.study.measures import MEASURES
 from sim.study.reason import Reason, lasting
 from sim.study.starts import RISING
 from sim.study.why_agents import reasons
+from sim.study.why_rl import reasons as of_rl
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
@@ -49,8 +51,8 @@ def why(facts: Facts) -> list[dict[str, Any]]:
     waits = _waits(facts)
     cold = _cold(facts, waits)
     found = [reason for reason in (
-        cold, *_bounds(facts), _placement(facts), _link(facts, cold is not None), _handed(facts, waits), _away(waits), _attempts(facts),
-        _queues(facts, waits), *reasons(facts),
+        *of_rl(facts), cold, *_bounds(facts), _placement(facts), _link(facts, cold is not None), _handed(facts, waits), _away(waits),
+        _attempts(facts), _queues(facts, waits), *reasons(facts),
     ) if reason is not None and reason.share >= SHARE]  # fmt: skip
     # Rounded, for sums of shares depend on the order they are added in.
     return [reason._replace(share=round(reason.share, 4))._asdict() for reason in found or [_gpus(facts)]]

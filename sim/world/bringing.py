@@ -96,13 +96,10 @@ class Bringing:
         return Stage("image", image.size / image.speed, size, source, None, keeps)
 
     def _weights_stage(self, weights: Weights, stay: Stay) -> Stage:
-        pool = self._opened.pool
-        size = self._opened.memory.weights * pool.parallel.gpus
-        gpus = Gpus(self._site.places[stay.index]) if self._site is not None else None
         if weights.cache == "host" and self._has(self._weights, stay):
-            if gpus is not None:
-                return Stage("weights", math.nan, size, "host", self._flow("weights", Memory(stay.hosts), gpus, (size, math.inf)))
-            return Stage("weights", size / (host_bandwidth(pool) * pool.parallel.dp), size, "host")
+            return self.over_host("weights", stay)
+        size = self._opened.memory.weights * self._opened.pool.parallel.gpus
+        gpus = Gpus(self._site.places[stay.index]) if self._site is not None else None
         keeps = self._weights if weights.cache == "host" else ""
         if weights.time is not None:
             return Stage("weights", self._draw("weights", weights.time, stay), size, keeps=keeps)
@@ -110,6 +107,17 @@ class Bringing:
             send = self._flow("weights", Store(weights.store), gpus, (size, weights.speed))
             return Stage("weights", math.nan, size, weights.store, send, keeps)
         return Stage("weights", size / weights.speed, size, weights.store or "", None, keeps)
+
+    def over_host(self, name: str, stay: Stay) -> Stage:
+        """The weights come from the memory of the hosts, or go there in a stage named `offload`, each GPU over its own PCIe link."""
+        pool = self._opened.pool
+        size = self._opened.memory.weights * pool.parallel.gpus
+        if self._site is None:
+            return Stage(name, size / (host_bandwidth(pool) * pool.parallel.dp), size, "host" if name != "offload" else "")
+        host, gpus = Memory(stay.hosts), Gpus(self._site.places[stay.index])
+        if name == "offload":
+            return Stage(name, math.nan, size, "", self._flow(name, gpus, host, (size, math.inf)))
+        return Stage(name, math.nan, size, "host", self._flow(name, host, gpus, (size, math.inf)))
 
     def _flow(self, kind: str, source: Place, target: Place, load: tuple[float, float]) -> Callable[[Callable[[], Any]], int]:
         site, (size, limit) = self._site, load

@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from simpy import Event, Process
+from simpy import Process
 
-from sim.core.content import Content
 from sim.core.errors import BadInput, Problem, did_you_mean
 from sim.core.registry import ADMISSIONS, GATES, ROUTERS, WORKLOADS
 from sim.core.request import Request
 from sim.core.rng import Draws, Keyed, stream
-from sim.core.transfer import Transfer
 from sim.physics.memory import Memory
 from sim.physics.step import EngineStep
 from sim.spec.scenario import Scenario
@@ -21,8 +19,9 @@ from sim.world.adapters import Wanted
 from sim.world.attempts import Attempts
 from sim.world.autoscaler import Scalers
 from sim.world.cascade import Chain, Step
+from sim.world.client import Client
 from sim.world.clock import Clock
-from sim.world.control import Control, controlled
+from sim.world.control import Control
 from sim.world.deliveries import Deliveries
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
@@ -34,13 +33,10 @@ from sim.world.outlook import Outlook
 from sim.world.recorder import Recorder
 from sim.world.replicas import Replicas
 from sim.world.sandboxes.all import Sandboxes, ports
-from sim.world.sandboxes.lease import Ask
+from sim.world.sharing import sharings
 from sim.world.site import Site
-from sim.world.trainer import Trainer, trainers
+from sim.world.trainer import trainers
 from sim.world.ways import Ways
-
-# Sessions that one workload may have; numbers of different ones do not meet.
-SESSIONS = 10**9
 
 
 class World:
@@ -64,6 +60,7 @@ class World:
         self.lifecycles: list[Lifecycle] = []
         _each(self._open, range(len(scenario.cluster.pools)))
         _each(Lifecycle.begin, self.lifecycles)
+        self.sharings = sharings(self)
         self.trainers = trainers(self, self.site)
         self.workloads = [WORKLOADS.make(options) for options in scenario.workloads]
         admission = scenario.cluster.admission["kind"], self._seeded("admission", ADMISSIONS.make(scenario.cluster.admission))
@@ -90,6 +87,7 @@ class World:
         self._drivers: list[Process] = []
         self._scalers = Scalers(self)
         self._stopped: float | None = None
+        self.remarks: list[str] = []
         self.sandboxes = Sandboxes(self.env, scenario.cluster.sandboxes, scenario.seed, self.recorder.tables, self.over)
         self.sandboxes.open(None if self.site is None else (self.site.network, self.site.topology), names)
 
@@ -116,6 +114,8 @@ class World:
         drives = [workload.drive(client) for client, workload in zip(self._clients, self.workloads, strict=True)]
         self._drivers = [self.env.process(drive) for drive in drives]
         self._scalers.start()
+        for sharing in self.sharings:
+            sharing.start()
         self.sandboxes.start()
         if self.site is not None:
             for driver in self._drivers:
@@ -146,6 +146,8 @@ class World:
                 recorder.unfinished(request)
         for close in self.closing:
             close()
+        for sharing in self.sharings:
+            sharing.close(self.end)
         for way in (*self.chains.values(), *self.attempts.values()):
             way.close()
         for request in self.door.close():
@@ -283,94 +285,6 @@ class World:
         if hasattr(policy, "seed"):
             policy.seed(Draws(self.rng(name)))
         return policy
-
-
-class Client:
-    """The world as one workload sees it; its random streams are its own."""
-
-    __slots__ = ("_adapters", "_named", "_number", "_prefix", "_priority", "_tables", "_world", "call", "env", "keys", "name", "submit")
-
-    def __init__(self, world: World, who: tuple[int, str], pools: Sequence[str]):
-        self._world = world
-        self._number, self.name = number, name = who
-        door = world.attempts.get(number) or world.chains.get(number, world.door)
-        self.env, self.submit, self.call, self.keys = world.env, door.submit, door.call, world.keys
-        self._adapters = world.adapters(number, name, pools)
-        self._tables, self._named = world.recorder.tables, number * SESSIONS
-        workload = world.workloads[number]
-        self._priority, length = workload.priority, workload.shared_prefix
-        self._prefix = Content((self.keys(1),), (length,), length) if length else None
-
-    def rng(self, name: str) -> np.random.Generator:
-        return self._world.rng(f"{self.name}.{name}")
-
-    def number(self) -> int:
-        """A number for a session or an agent that none of another workload has: they count from a billion times the workload's own."""
-        self._named += 1
-        return self._named - 1
-
-    def service(self, model: str) -> int:
-        """The `service` of requests that ask for one of the workload's further `models`."""
-        return self._world.service(self._number, model)
-
-    def cancel(self, request: Request, reason: str = "cancelled") -> None:
-        """The request is not wanted any more: it leaves, wherever it is, and fails for that reason, unless it has ended."""
-        self._world.door.cancel(request, reason)
-
-    def note(self, table: str, row: tuple[Any, ...]) -> None:
-        """Add a row to a table of facts: something has happened, so that the run goes on at least to now."""
-        self._tables[table].append(row)
-        recorder = self._world.recorder
-        recorder.last = max(recorder.last, self.env._now)
-
-    def label(self, table: str, column: str, text: str) -> int:
-        """The code of a category of a table of facts."""
-        return self._tables[table].label(column, text)
-
-    def sandbox(self, pool: str, image: int = 0) -> Ask:
-        """Ask for a sandbox of a pool; `image` numbers what it is for, such as a task. The event succeeds with a `Lease` when it is ready,
-        or with a `Refusal`. Raises BadInput when there is no such pool.
-        """
-        return self._world.sandboxes.ask(pool, image, (self._number, self.name))
-
-    def closing(self, call: Callable[[], None]) -> None:
-        """Have something done when the clock has stopped."""
-        self._world.closing.append(call)
-
-    def control(self, pool: str) -> Control:
-        """What a workload that trains may do to the replicas of a pool. Raises BadInput where it may not."""
-        return controlled(self._world, self._number, pool, self.transfer)
-
-    def trainer(self, name: str) -> Trainer:
-        """A trainer of the cluster, the only one where the name is empty. Raises BadInput when there is none."""
-        known = self._world.trainers
-        if name not in known and (name or len(known) != 1):
-            near = did_you_mean(name, known) if known else "write cluster.trainers"
-            raise BadInput([Problem(f"no trainer is named '{name}'; {near}", f"workloads.{self._number}.trainer")])
-        found = known[name] if name else next(iter(known.values()))
-        found.driver = found.driver or self.name
-        return found
-
-    def transfer(self, order: Transfer) -> Event:
-        """Move bytes over the network; the event succeeds when all receivers have them. Raises BadInput without a network."""
-        if self._world.deliveries is None:
-            raise BadInput([Problem("there is no network to move bytes over; write cluster.network", f"workloads.{self._number}")])
-        return self._world.deliveries.begin(self.name, order)
-
-    def request(
-        self, prompt: int, output: int, session: int = -1, content: Content | None = None, reply: int = 0
-    ) -> Request:
-        request = Request(-1, self.env._now, prompt, output, self._number, session)
-        if content is not None:
-            request.content, request.reply = content, reply
-        elif self._prefix is not None:
-            whole = self._prefix
-            request.content = whole if whole.common <= prompt else Content(whole.keys, (prompt,), prompt)
-        if self._priority:
-            request.priority = self._priority
-        if self._adapters is not None:
-            self._adapters.put_on(request)
-        return request
 
 
 def _each(do: Callable[[Any], None], items: Iterable[Any]) -> None:

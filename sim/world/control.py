@@ -57,6 +57,11 @@ class Control:
         world.recorder.watches.append(lambda request, _: self.left(request))
 
     # -- pausing ------------------------------------------------------------
+    @property
+    def halting(self) -> Event | None:
+        """Succeeds when all replicas stand still; None where none is about to."""
+        return self._done
+
     def pause(self, wait: Literal["none", "calls"] = "none") -> Event:
         """No step begins from now on, or with `calls` from when a replica has finished those it has; requests that come wait. The event
         succeeds when all stand still.
@@ -178,6 +183,31 @@ class Control:
         Deadline(self._env, self._env.now + seconds, None, over)
         return done
 
+    def load(self) -> tuple[float, int]:
+        """The share of its cache that the fullest replica uses, and preemptions of all replicas so far."""
+        engines = [life.engine for life in self._lifecycle.lives]
+        return max((engine.used / engine.kv.blocks for engine in engines), default=0.0), sum(engine.preemptions for engine in engines)
+
+    def seats(self) -> list[tuple[int, int, int]]:
+        """Number, tokens of its cache and requests at a time of each replica that is ready."""
+        most = self._lifecycle.pool.engine.max_num_seqs
+        return [(life.index, life.engine.kv.blocks * self._lifecycle.pool.engine.block_size, most) for life in self._lifecycle.ready]
+
+    def views(self) -> list[tuple[int, int, int, int, int]]:
+        """Number, requests that run, and wait, tokens of its cache in use, and in all, of each replica that is ready."""
+        size = self._lifecycle.pool.engine.block_size
+        found = []
+        for life in self._lifecycle.ready:
+            engine = life.engine
+            running = len(engine.running)
+            found.append((life.index, running, engine.in_flight - running, engine.used * size, engine.kv.blocks * size))
+        return found
+
+    @property
+    def brings(self) -> bool:
+        """Whether replicas can fetch keys and values from the memory of their hosts."""
+        return all(life.engine.moves is not None for life in self._lifecycle.ready)
+
     # -- requests ------------------------------------------------------------
     def progress(self, request: Request) -> int:
         """Tokens generated for a request by now, wherever it is."""
@@ -215,7 +245,8 @@ class Control:
 
     def _write(self, stand: Stand, now: float) -> None:
         engine = stand.life.engine
-        forgotten, gone = stand.forgotten, stand.life.end
+        life = stand.life
+        forgotten, gone = stand.forgotten, life.left if life.left == life.left else life.end
         for (since, why), end in zip(stand.turns, [*(since for since, _ in stand.turns[1:]), now], strict=True):
             # A replica that was drained may be gone already.
             until = gone if gone == gone and not end < gone else end

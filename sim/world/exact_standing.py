@@ -14,7 +14,7 @@ from sim.world.moves import Moves
 
 
 class Standing(abc.ABC):
-    """What `world/engine.py` and `world/members.py` say of `pause`, `resume` and `forget` holds here too."""
+    """What `world/engine.py` and `world/members.py` say of `pause`, `resume`, `forget` and `release` holds here too."""
 
     env: Environment
     kv: KvCache
@@ -102,3 +102,11 @@ class Standing(abc.ABC):
             self.moves.forget_sessions()
         self.kv.forget()
         return lost
+
+    def release(self) -> list[Request]:
+        """One request after the other goes."""
+        found = list(self.waiting)
+        for request in found:
+            self.waiting.remove(request)
+            self.in_flight -= 1
+        return found

@@ -99,14 +99,31 @@ class FrontDoor:
         length = request.prompt + request.output
 
         def send(request: Request) -> None:
-            views = decode.able(length)
-            # Nobody is turned away half-way: where the router refuses, the least loaded has to take it.
-            found(request, decode.pick(request, views) or self._engines[min(views, key=IN_FLIGHT).index])
+            found(request, self._taker(decode, request, length))
 
         if decode.able(length):
             send(request)
         else:
             decode.held.append(Held(request, length, self._env._now, send, False))
+
+    def again(self, request: Request) -> None:
+        """Send a request that has left its replica unfinished to another one, at once or when there is one; nobody turns it away."""
+        fleet, length, request.replica = self._services[request.service].entry, request.prompt + request.output, -1
+
+        def send(request: Request) -> None:
+            self._taker(fleet, request, length).submit(request)
+
+        if fleet.able(length):
+            send(request)
+        else:
+            fleet.held.append(Held(request, length, self._env._now, send, True))
+
+    def _taker(self, fleet: Fleet, request: Request, length: int) -> Engine | ExactEngine:
+        """Who takes a request half-way, where nobody is turned away: the least loaded if the router refuses. The request is marked."""
+        views = fleet.able(length)
+        if fleet.pick(request, views) is None:
+            request.replica = min(views, key=IN_FLIGHT).index
+        return self._engines[request.replica]
 
     def came(self, fleet: Fleet) -> None:
         """A replica came to a fleet: what was held for it goes on."""

@@ -4,20 +4,24 @@ A draining replica takes no new requests and ends when what it has is done: its 
 fetched yet. What it keeps for sessions that pause goes with it. Fewer are wanted: those that are starting are called off first, the latest
 first; then the ready ones with the fewest requests in flight drain, the latest of equals. More are wanted: those that drain are taken back
 first, then warm ones, then those that are coming up to be warm.
+
+Where two pools share GPUs (`world/sharing.py`), a replica is there from when the GPUs are its own until the other pool has them: each
+time that one wakes it is another replica, with an empty cache.
 """
 from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from heapq import heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sim.core.errors import BadInput, Problem
 from sim.core.request import Request
+from sim.spec.lending import awake
 from sim.spec.scaling import ColdStart
-from sim.world.bringing import Bringing, Stay
+from sim.world.bringing import Bringing, Stage, Stay
 from sim.world.engine import Engine
 from sim.world.exact import ExactEngine
 from sim.world.fleet import Fleet
@@ -28,7 +32,7 @@ from sim.world.timer import Answer
 if TYPE_CHECKING:
     from sim.world.cluster import World
 
-STARTING, WARM, READY, DRAINING, GONE = range(5)
+STARTING, WARM, READY, DRAINING, LEAVING, GONE = range(6)
 INDEX = attrgetter("index")
 
 
@@ -37,18 +41,21 @@ class Life:
 
     `start`, `ready` and `end` as in the table `replicas`; `since` is when it last joined the traffic, and `worked` are the seconds of steps
     that a scrape has seen. `spare`: it is to be kept warm.
-    `stages` are rows of the table `starts`: name, start, end (NaN: not over), bytes, source.
+    `stages` are rows of the table `starts`: name, start, end (NaN: not over), bytes, source. `emptied` is called, where somebody waits for
+    it, when it drains and has nothing left, in place of its end, and `left` is when it then gave up the GPUs, s.
     """
 
-    __slots__ = ("end", "engine", "flow", "index", "number", "place", "ready", "since", "spare", "stages", "start", "state", "worked")
+    __slots__ = ("emptied", "end", "engine", "flow", "index", "left", "number", "place", "ready", "since", "spare", "stages", "start", "state",
+                 "worked")  # fmt: skip
 
     def __init__(self, engine: Engine | ExactEngine, number: int, spare: bool):
         self.engine, self.index, self.number, self.spare = engine, engine.index, number, spare
-        self.start = self.ready = self.end = self.since = math.nan
+        self.start = self.ready = self.end = self.left = self.since = math.nan
         self.worked = 0.0
         self.place = self.flow = -1
         self.state = STARTING
         self.stages: list[list[Any]] = []
+        self.emptied: Callable[[], None] | None = None
 
     def span(self, end: float) -> Span:
         """Its life in a run that ended at `end`; what came after never was."""
@@ -81,11 +88,12 @@ class Lifecycle:
         if self._site is not None and (why := self._site.never(self._site.wanted(self.pool))):
             message = f"no replica of pool {self.pool.name} fits, though all hosts are free: {why}"
             raise BadInput([Problem(message, f"cluster.pools.{self._number}")])
-        for number in range(self.pool.replicas + self.pool.warm):
-            life = self._new(number >= self.pool.replicas)
+        there = awake(self._world.scenario.cluster, self.pool)
+        for number in range(there + self.pool.warm):
+            life = self._new(number >= there)
             if self._site is not None and not self._site.take(life.index, self._site.wanted(self.pool)):
                 why = self._site.why(self._site.wanted(self.pool))
-                message = f"replica {number + 1} of {self.pool.replicas + self.pool.warm} of pool {self.pool.name} fits nowhere: {why}"
+                message = f"replica {number + 1} of {there + self.pool.warm} of pool {self.pool.name} fits nowhere: {why}"
                 raise BadInput([Problem(message, f"cluster.pools.{self._number}")])
             self._settle(life)
             if cold:
@@ -153,20 +161,29 @@ class Lifecycle:
                     return
                 self._close_stage(life)
             self._settle(life)
-        for stage in self._bringing.stages(Stay(life.index, life.number, self._hosts(life))):
-            self._open_stage(life, stage.name, stage.bytes, stage.source)
-            if stage.send is None:
-                yield env.timeout(stage.seconds)
-            else:
-                done = env.event()
-                life.flow = stage.send(done.succeed)
-                yield done
-                life.flow = -1
+        for stage in self._bringing.stages(self._stay(life)):
+            yield from self._pass(life, stage)
             if life.state == GONE:
                 return
-            self._close_stage(life)
         self.starting.remove(life)
         (self._rest if life.spare else self._serve)(life)
+
+    def _stay(self, life: Life) -> Stay:
+        return Stay(life.index, life.number, self._hosts(life))
+
+    def _pass(self, life: Life, stage: Stage) -> Generator[Any, Any, None]:
+        """Go through a stage, to its end or to that of the replica."""
+        env = self._world.env
+        self._open_stage(life, stage.name, stage.bytes, stage.source)
+        if stage.send is None:
+            yield env.timeout(stage.seconds)
+        else:
+            done = env.event()
+            life.flow = stage.send(done.succeed)
+            yield done
+            life.flow = -1
+        if life.state != GONE:
+            self._close_stage(life)
 
     def _settle(self, life: Life) -> None:
         """The replica has its GPUs."""
@@ -258,7 +275,11 @@ class Lifecycle:
             moves.keeper.close(self._world.env.now)
         self.draining.remove(life)
         self._close_stage(life)
-        self._end(life)
+        if life.emptied is None:
+            self._end(life)
+        else:
+            life.state = LEAVING
+            life.emptied()
 
     def _end(self, life: Life) -> None:
         life.state, life.end = GONE, self._world.env.now
@@ -267,6 +288,45 @@ class Lifecycle:
             self._site.give(life.index)
         elif life.place >= 0:
             heappush(self._free, life.place)
+
+    # -- GPUs that two pools share ------------------------------------------------------------
+    def retire(self, life: Life, emptied: Callable[[], None]) -> None:
+        """A ready replica drains; `emptied` is called when it has nothing left, which may be at once, and its end is the caller's."""
+        life.emptied = emptied
+        self._drain(life)
+
+    def keep(self, life: Life) -> None:
+        """One that drains takes requests again."""
+        life.emptied = None
+        self._take_back(life)
+
+    def hurry(self, life: Life) -> None:
+        """One that drains is waited for no longer: its requests are about to be taken from it."""
+        self.draining.remove(life)
+        life.state = LEAVING
+        self._close_stage(life)
+
+    def sleep(self, life: Life) -> Generator[Any, Any, None]:
+        """The weights of a replica that has nothing left go to the memory of its hosts."""
+        life.left = self._world.env.now
+        yield from self._pass(life, self._bringing.over_host("offload", self._stay(life)))
+
+    def follow(self, before: Life) -> Life:
+        """A replica on the GPUs of one of another pool, which ends now."""
+        life = self._new(False)
+        self.starting.append(life)
+        if self._site is not None:
+            self._site.hand(before.index, life.index)
+        self._world.pool_of[before.index]._end(before)
+        self._settle(life)
+        return life
+
+    def wake(self, life: Life, seconds: float | None) -> Generator[Any, Any, None]:
+        """Its weights come from the memory of its hosts, or all that has to be done takes so many seconds; then it takes requests."""
+        stage = self._bringing.over_host("weights", self._stay(life)) if seconds is None else Stage("weights", seconds)
+        yield from self._pass(life, stage)
+        self.starting.remove(life)
+        self._serve(life)
 
     # -- what is written down ------------------------------------------------------------
     def _open_stage(self, life: Life, name: str, size: float = 0.0, source: str = "") -> None:

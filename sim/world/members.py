@@ -251,6 +251,16 @@ class Members:
                 self.waiting.appendleft(request)
         return lost
 
+    def release(self) -> list[Request]:
+        """Paused, and everything is forgotten: those that wait are not its own any more; returns them in the order in which they would
+        have been served.
+        """
+        found = [*self.waiting]
+        for request in found:
+            self.waiting.remove(request)
+        self.in_flight -= len(found)
+        return found
+
     def _spare(self) -> None:
         """Blocks that decoders held ahead of their tokens come back when they leave."""
         if self._group.spare:

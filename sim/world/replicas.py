@@ -23,6 +23,7 @@ from sim.spec.hardware import gpu, node
 from sim.spec.llm import llm
 from sim.spec.network import Network
 from sim.spec.scenario import Disaggregation, Pool
+from sim.spec.training import residual
 from sim.world.adapters import Adapters
 from sim.world.congestion import Congestion, links
 from sim.world.engine import Engine
@@ -52,7 +53,7 @@ class Replicas:
         self.pool, self._world = pool, world
         architecture, chip, options = llm(pool.model or world.scenario.model), gpu(pool.gpu), pool.engine
         clock(chip, pool.power_cap, f"{where}.power_cap")  # said with its place, before the step model needs it
-        self.memory = divide(architecture, chip, pool, where)
+        self.memory = divide(architecture, chip, pool, where, residual(world.scenario.cluster, pool.name))
         # Shared by all: a step model has no state of its own.
         self.model = EngineStep(architecture, chip, pool)
         self._longest = options.max_model_len or architecture.max_position

@@ -115,6 +115,12 @@ class Shown(abc.ABC):
         self.before()
         return super().forget(everything)  # type: ignore[misc, no-any-return]
 
+    def release(self) -> list[Request]:
+        self.before()
+        coming, self.coming = [*self.coming.values()], {}
+        self.in_flight -= len(coming)
+        return [*super().release(), *coming]  # type: ignore[misc]
+
     def settle(self) -> list[Request]:
         return [*super().settle(), *self.coming.values()]  # type: ignore[misc]
 

@@ -86,6 +86,10 @@ class Site:
             else:
                 full.append(wanted)
 
+    def hand(self, index: int, other: int) -> None:
+        """The GPUs of a replica are another one's from now on."""
+        self.places[other] = self._living[other] = self._living.pop(index)
+
     def why(self, wanted: Wanted) -> str:
         """Why a replica fits nowhere, per kind of host."""
         return why(wanted, self._hosts)

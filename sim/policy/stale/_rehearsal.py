@@ -7,9 +7,9 @@ held to it too. Groups pass the filter at even distances: of share 0.25, each fo
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from sim.core.ledger import Ledger
+from sim.core.ledger import Course, Ledger
 from sim.core.rollout import ACCEPTED, DONE, PARTIAL, PENDING, REJECTED, RUNNING, SCORED, STALE_DROPPED, Group, Prompt
 
 if TYPE_CHECKING:
@@ -17,19 +17,6 @@ if TYPE_CHECKING:
 
 VERSIONS = 3
 PATIENCE = 1000
-
-
-class Course(NamedTuple):
-    """The trainer takes `take` groups of `samples` at a time and publishes after `trigger` such takes; `accepts` is the share of groups
-    that pass the filter, `cap` how many the buffer holds before the oldest is lost (0: any number), `servers` the rollout replicas.
-    """
-
-    take: int
-    samples: int
-    trigger: int = 1
-    accepts: float = 1.0
-    cap: int = 0
-    servers: int = 1
 
 
 def rehearse(gate: Staleness, course: Course) -> str:

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
-from sim.core.ledger import Ledger
+from sim.core.ledger import Course, Ledger
 from sim.core.rollout import Group
-from sim.policy.stale._rehearsal import Course, rehearse
+from sim.policy.stale._rehearsal import rehearse
 
 Fate = Literal["drop", "restart", "resume"]
 
@@ -38,9 +38,12 @@ class Loss(NamedTuple):
 
 
 class Staleness(Protocol):
-    """`publishes`: a new version goes out when the trainer has made it, or only when it takes its next batch, before it trains on that."""
+    """`publishes`: a new version goes out when the trainer has made it, or only when it takes its next batch, before it trains on that.
+    `looks`: it is asked to `look`, with `kv` and `preemptions` of the ledger kept up to date.
+    """
 
     publishes: ClassVar[Literal["after_update", "on_take"]] = "after_update"
+    looks: ClassVar[bool] = False
 
     @property
     def poll(self) -> float:

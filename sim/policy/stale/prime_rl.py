@@ -8,7 +8,7 @@ that; a preemption cuts to the share `cut`. The last is our figure, as is that t
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class PrimeRl(Staleness):
     """`max_inflight` trajectories at most, and `initial` at first (all of them where it is not given)."""
 
+    looks: ClassVar[bool] = True
     max_off_policy_steps: Annotated[int, Field(ge=0, le=10**6)] = 8
     max_inflight: Annotated[int, Field(ge=1, le=10**9)] = 1024
     initial: Annotated[int, Field(ge=1, le=10**9)] | None = None

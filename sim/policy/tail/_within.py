@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from sim.core.registry import TAILS
 from sim.core.rollout import Trajectory
-from sim.policy.tail.base import Batch, Fate, Launch, Left, Replica, Tail
+from sim.core.rounds import Batch, Launch, Left, Replica
+from sim.policy.tail.base import Fate, Tail
 
 
 @dataclasses.dataclass
@@ -40,6 +41,10 @@ class Within(Tail):
 
     def rank(self, trajectory: Trajectory) -> tuple[float, ...]:
         return self._inner.rank(trajectory)
+
+    @property
+    def sends_home(self) -> bool:
+        return self._inner.sends_home
 
     def home(self, trajectory: Trajectory, own: int, replicas: Sequence[Replica]) -> int:
         return self._inner.home(trajectory, own, replicas)

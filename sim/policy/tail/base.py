@@ -11,51 +11,12 @@ them (consolidate), which hold another one for the rounds. `limit` and `masks` a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 from sim.core.rollout import Trajectory
+from sim.core.rounds import Batch, Launch, Left, Replica
 
 Fate = Literal["resume", "restart", "drop"]
-
-
-class Batch(NamedTuple):
-    """What the trainer wants of a round: so many groups of so many samples."""
-
-    groups: int
-    samples: int
-
-
-class Left(NamedTuple):
-    """Groups of earlier rounds: stopped half-way with what they have, and given up, to begin again."""
-
-    partial: int
-    losers: int
-
-
-class Launch(NamedTuple):
-    """Groups to run: so many of the partial, first, of the losers, and of new prompts; the latter two in `samples` trajectories each. The
-    round is over when `needed` are complete, each with the samples of the batch.
-    """
-
-    resumed: int
-    again: int
-    fresh: int
-    samples: int
-    needed: int
-
-    @property
-    def groups(self) -> int:
-        return self.resumed + self.again + self.fresh
-
-
-class Replica(NamedTuple):
-    """A rollout replica as seen when trajectories may move: so many run, so many wait, and `used` of the `tokens` of its cache are held."""
-
-    number: int
-    running: int
-    waiting: int
-    used: int
-    tokens: int
 
 
 class Tail(Protocol):
@@ -90,6 +51,11 @@ class Tail(Protocol):
     def rank(self, trajectory: Trajectory) -> tuple[float, ...]:
         """Of those that wait, the least goes first, equals in the order they came."""
         return ()
+
+    @property
+    def sends_home(self) -> bool:
+        """Whether `home` chooses replicas; else the router does, and what is launched is sent at once."""
+        return False
 
     def home(self, trajectory: Trajectory, own: int, replicas: Sequence[Replica]) -> int:
         """The replica, one of those given, where its next piece runs; it was at `own`, -1: nowhere yet, which leaves it to the router."""

@@ -13,9 +13,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from sim.core.rounds import Replica
 from sim.core.units import Seconds
 from sim.policy.tail._within import Within
-from sim.policy.tail.base import Replica
 
 
 @dataclasses.dataclass

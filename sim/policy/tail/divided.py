@@ -14,8 +14,8 @@ from typing import Annotated
 from pydantic import Field
 
 from sim.core.rollout import Trajectory
+from sim.core.rounds import Replica
 from sim.policy.tail._within import Within
-from sim.policy.tail.base import Replica
 
 
 @dataclasses.dataclass
@@ -25,6 +25,10 @@ class Divided(Within):
     chunk: Annotated[int, Field(ge=1, le=10**9)] = 2048
     probe: bool = True
     migrate: bool = True
+
+    @property
+    def sends_home(self) -> bool:
+        return True
 
     def piece(self, left: int) -> int:
         return min(self.chunk, left)

@@ -11,7 +11,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from sim.policy.tail.base import Batch, Fate, Launch, Left, Tail
+from sim.core.rounds import Batch, Launch, Left
+from sim.policy.tail.base import Fate, Tail
 
 Factor = Annotated[float, Field(ge=1, le=100)]
 

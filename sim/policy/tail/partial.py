@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from sim.policy.tail.base import Batch, Fate, Launch, Left, Tail
+from sim.core.rounds import Batch, Launch, Left
+from sim.policy.tail.base import Fate, Tail
 from sim.policy.tail.over_sample import Factor, times
 
 
