@@ -10,7 +10,7 @@ with the same requests, a higher rate squeezes the same gaps, and a million requ
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Annotated, Any, ClassVar, Protocol
@@ -45,6 +45,7 @@ class Client(Protocol):
 
     env: Any
     name: str
+    pool: str  # the one it asks, empty where there are several
 
     def rng(self, name: str) -> np.random.Generator: ...
 
@@ -90,12 +91,28 @@ class Client(Protocol):
     def control(self, pool: str) -> Any:
         """What a workload that `trains` may do to the replicas of a pool: a `Control` (`sim/world/control.py`)."""
 
+    def hybrid(self, name: str) -> Any:
+        """How GPUs change hands between a trainer that shares those of a pool and its engines: a `Hybrid` (`sim/world/colocated.py`)."""
+
+    def sharing(self, pool: str) -> Any:
+        """How a workload that `trains` lends the GPUs of a pool that shares them: a `Sharing` (`sim/world/sharing.py`)."""
+
+    def ends(self, trainer: Any, pool: str) -> Any:
+        """A trainer and the replicas of a pool, as ends of a weight sync (`sim/policy/sync/base.py`)."""
+
+    def remark(self, text: str) -> None:
+        """Something that the result says of the run, beside its figures."""
+
+    @property
+    def networked(self) -> bool:
+        """Whether bytes that are moved take links of a network."""
+
     def transfer(self, order: Transfer) -> Any:
         """Have bytes moved; the SimPy event returned succeeds when all receivers have them."""
 
-    def call(self, request: Request) -> Any:
+    def call(self, request: Request, avoid: Collection[int] = ()) -> Any:
         """Send it; the SimPy event returned succeeds when it has ended (also rejected or failed), with it, or with that of its copies
-        which its client has got an answer to or sent last.
+        which its client has got an answer to or sent last. It goes to none of the replicas `avoid` where another can have it.
         """
 
 

@@ -63,7 +63,7 @@ class Evals(Crew):
             if "mix" not in options:
                 found = presets.alone(found, options.get("agent"), options.get("agents") or ())
             said = options.get("agents") or {}
-            found["agents"] = {name: _once(kind, said.get(name) or {}) for name, kind in found["agents"].items()}
+            found["agents"] = {name: presets.once(kind, said.get(name) or {}) for name, kind in found["agents"].items()}
         return found
 
     @classmethod
@@ -156,11 +156,6 @@ class Evals(Crew):
     def _sample(self, work: Program, key: int, tokens: int) -> Sample:
         grade = self.grade
         return Sample(work, key, tokens, grade.tool if grade is not None else "", grade is not None and grade.clean_sandbox)
-
-
-def _once(kind: Any, said: Any) -> Any:
-    """A preset's kind of agent without its turns, unless the workload `said` some itself."""
-    return {key: value for key, value in kind.items() if key != "turns" or key in said} if isinstance(kind, Mapping) else kind
 
 
 def _single(home: Home | None) -> Kind:

@@ -16,12 +16,11 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from sim.core.registry import LENGTHS
-from sim.core.transfer import Transfer
-from sim.core.units import Seconds
 from sim.spec.frozen import Spec
 from sim.spec.law import Times
 from sim.spec.patience import Patience
 from workloads._adapters import Adapters
+from workloads._checkpoint import Checkpoint, written
 from workloads.base import Client, Count, NonNegativeSeconds, pairs, prepared
 
 MOST_SAMPLES = 10**6
@@ -37,24 +36,6 @@ class Teacher(Spec):
     def _one(self) -> Teacher:
         if bool(self.model) == (self.time is not None):
             raise ValueError("a teacher is told by model, a pool or what it serves, or by time, what a batch takes; give one of them")
-        return self
-
-
-class Checkpoint(Spec):
-    """One after `every` so many steps. `time`: how long the trainer stands still for its copy, by default as long as it takes over PCIe.
-
-    To a `store` of the network it then travels: `asynchronous`, behind the next steps, at most one at a time; else the trainer waits.
-    """
-
-    every: Count
-    time: Annotated[Seconds, Field(ge=0)] | None = None
-    store: str = ""
-    asynchronous: bool = False
-
-    @model_validator(mode="after")
-    def _sent(self) -> Checkpoint:
-        if self.asynchronous and not self.store:
-            raise ValueError("asynchronous is how a checkpoint goes to a store; name one, or give time for what stops the trainer")
         return self
 
 
@@ -117,30 +98,12 @@ class Train:
             lengths = yield from batches.take()
             yield from trainer.update(lengths)
             if self.checkpoint is not None and step % self.checkpoint.every == 0:
-                saved = yield from self._save(world, trainer, saved)
+                saved = yield from written(world, trainer, self.checkpoint, saved)
             trainer.enter("wait")
         if saved is not None and not saved.processed:
             trainer.enter("checkpoint")
             yield saved
             trainer.enter("wait")
-
-    def _save(self, world: Client, trainer: Any, before: Any) -> Generator[Any, Any, Any]:
-        """Write a checkpoint; the event of what is still under way then."""
-        wanted = self.checkpoint
-        assert wanted is not None
-        trainer.enter("checkpoint")
-        if before is not None and not before.processed:
-            yield before
-        pause = wanted.time if wanted.time is not None else trainer.model.checkpoint_seconds()
-        if pause:
-            yield world.env.timeout(pause)
-        if not wanted.store:
-            return None
-        sent = world.transfer(Transfer("checkpoint", trainer.spec.name, wanted.store, trainer.model.checkpoint_bytes()))
-        if not wanted.asynchronous:
-            yield sent
-            return None
-        return sent
 
     def samples(self, rng: np.random.Generator) -> Iterator[list[int]]:
         """Token counts of the samples of each batch, without end."""

@@ -3,11 +3,10 @@ from __future__ import annotations
 
 import pytest
 
-from sim.core.ledger import Ledger
+from sim.core.ledger import Course, Ledger
 from sim.core.registry import STALENESS, TAILS
 from sim.core.rollout import PARTIAL, PENDING, RUNNING, STALE_DROPPED, Group, Prompt
-from sim.policy.stale._rehearsal import Course
-from sim.policy.tail.base import Batch, Left, Replica
+from sim.core.rounds import Batch, Left, Replica
 
 OPTIONS = {"unbounded": {"max_concurrent": 9}, "truncate": {"max_len": 100}}
 BATCHES = [Batch(1, 1), Batch(7, 3), Batch(128, 8)]

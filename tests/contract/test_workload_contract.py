@@ -12,6 +12,7 @@ from sim.core.registry import FORMATS, LENGTHS, WORKLOADS
 from sim.core.request import Request
 from sim.core.rng import stream
 from sim.core.tables import TABLES, TRAIN_STATES
+from sim.policy.sync.base import Ends
 
 FIXED = {"kind": "fixed", "input": 100, "output": 10}
 TRACE = "arrival_s,input_tokens,output_tokens\n0.5,10,1\n0.5,20,2\n7,30,3\n"
@@ -48,6 +49,10 @@ MINIMAL_WORKLOADS = {
     "sessions": {"rate": 2, "num_sessions": 5, "turns": 3, "shared_prefix": 50, "think_time": 1, "lengths": FIXED},
     "trace": {"path": "TRACE"},
     "train": {"steps": 3, "batch": 4, "lengths": FIXED, "teacher": {"model": "serve"}, "checkpoint": {"every": 2, "store": "disks"}},
+    "rl": {
+        "mode": "async", "staleness": {"kind": "areal", "eta": 1}, "steps": 3, "prompts": 4, "samples": 2, "prompt": 8,
+        "answers": {"mean": 30, "sigma": 0.8, "cap": 100},
+    },
     "transfers": {"source": "train", "target": "serve", "every": 2, "times": 3},
     "weibull": {"rate": 2, "shape": 0.5, "num_requests": 10, "lengths": FIXED},
 }
@@ -80,15 +85,38 @@ class Trains:
     def enter(self, state):
         assert state in STATES
 
-    def update(self, lengths):
+    def update(self, lengths, epochs=1, mini_batches=1, stated=None):
         assert all(type(n) is int and n >= 1 for n in lengths)
         yield self.env.timeout(1e-3 * sum(lengths))
+
+    def logprob(self, lengths, state, stated=None):
+        assert state in STATES
+        yield self.env.timeout(1e-4 * sum(lengths))
+
+
+class Controls:
+    """Of a pool whose requests all run at once."""
+
+    def __init__(self, env):
+        self.env = env
+
+    def pause(self, wait="none"):
+        return self.env.timeout(0)
+
+    def resume(self):
+        pass
+
+    def update(self, how, kv="keep", clear_prefix=True):
+        return self.env.timeout(how)
+
+    def progress(self, request):
+        return int(min((self.env.now - request.arrival) * 100, request.output))
 
 
 class World:
     def __init__(self):
         self.env = simpy.Environment()
-        self.name = "contract"
+        self.name, self.pool, self.networked = "contract", "serve", False
         self.sent, self.moved, self.noted = [], [], []
         self.fresh = 1
         self.count = 0
@@ -132,6 +160,15 @@ class World:
 
     def trainer(self, name):
         return Trains(self.env)
+
+    def control(self, pool):
+        return Controls(self.env)
+
+    def ends(self, trainer, pool):
+        return Ends(1e9, 1e9, 300, 0.1, 8, 1, 4, 1, 1, 50e9, 50e9, 450e9, False)
+
+    def cancel(self, request, reason="cancelled"):
+        pass
 
     def transfer(self, order):
         assert order.size is None or order.size > 0

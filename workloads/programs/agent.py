@@ -42,8 +42,8 @@ class Agent:
     """
 
     __slots__ = (
-        "_answer", "_born", "_cause", "_children", "_ended", "_held", "_limited", "_request", "_result", "_root", "_since", "_state",
-        "_uses", "context", "depth", "env", "home", "luck", "number", "parent", "process", "program", "role", "seconds", "shared",
+        "_answer", "_begun", "_born", "_cause", "_children", "_ended", "_held", "_limited", "_request", "_result", "_root", "_since",
+        "_state", "_uses", "context", "depth", "env", "home", "luck", "number", "parent", "process", "program", "role", "seconds", "shared",
         "spent", "started", "task", "turn",
     )  # fmt: skip
 
@@ -61,7 +61,7 @@ class Agent:
         self.started = self._since = self.env.now
         self.seconds = [0.0] * (NOTHING + 1)
         self._state, self._cause, self._ended = NOTHING, "user" if parent is None else "task", math.nan
-        self.turn = self._born = self._answer = 0
+        self.turn = self._born = self._begun = self._answer = 0
         self._result: int | None = None
         self._limited = True
         self._request: Request | None = None
@@ -132,8 +132,9 @@ class Agent:
             if not left:
                 gate.succeed()
 
-        uses = [ToolUse(self, bench, self.luck.part(USES + self.spent.tools + place), ended) for place, bench in enumerate(benches)]
+        uses = [ToolUse(self, bench, self.luck.part(USES + self._begun + place), ended) for place, bench in enumerate(benches)]
         self.spent.tools += len(uses)
+        self._begun += len(uses)
         for place, use in enumerate(uses if observations is not None else ()):
             use.observation = observations[place]  # type: ignore[index]
         self._uses = uses
@@ -191,6 +192,19 @@ class Agent:
             self._switch(THINK)
             yield self.env.timeout(seconds)
             self._switch(NOTHING)
+
+    def undergo(self, tool: int, seconds: float, outcome: str, tries: int) -> Steps:
+        """What no program asks for takes so long, and is noted as a tool call; `tool` is its code, `outcome` what comes of it."""
+        start = self.env.now
+        self.spent.tools += 1
+        self._switch(TOOL)
+        try:
+            yield self.env.timeout(seconds)
+        except Interrupt:
+            self.shared.used(self.number, tool, (start, 0.0, self.env.now, "cancelled", tries, 0))
+            raise
+        self._switch(NOTHING)
+        self.shared.used(self.number, tool, (start, 0.0, self.env.now, outcome, tries, 0))
 
     def drop(self, status: str) -> None:
         """Call off all that is under way; `status` as in table `agents` says why."""
@@ -324,29 +338,47 @@ class Agent:
         context, limit, shared, retries = self.context, self.role.context, self.shared, self.role.retries
         if limit.max is not None and context.tokens + output > limit.max:
             raise Over("context")
-        for attempt in range(retries.max + 1):
-            self.spent.may(context.tokens + output)
+        left, tries, cause = output, 0, self._cause
+        while True:
+            held = shared.held(self)
+            if held is not None:
+                self._switch(LLM)
+                yield held
+                continue
+            self.spent.may(context.tokens + left)
             new = context.tokens - context.sent
-            request = shared.request(self, output, model or self.role.model)
+            request = shared.request(self, left, model or self.role.model)
             request.pause = shared.pause if pause is None else pause
             self._request = request
             self._switch(LLM)
-            answer = shared.client.call(request)
-            shared.sent(request, self.number, (self.turn, self._cause if not attempt else "retry", new, self.env.now - self._ended))
+            answer = shared.call(self, request)
+            shared.sent(request, self.number, (self.turn, cause, new, self.env.now - self._ended))
             yield answer
             self._request, self._ended = None, self.env.now
             self._switch(NOTHING)
             self.spent.prompt += request.prompt
             self.spent.output += request.generated
-            if request.generated >= output:
-                context.answered(request.reply, output)
+            if request.generated >= left:
+                context.answered(request.reply, left)
                 self._answer = output
                 self._cause = "more"
+                if not shared.goes_on(self):
+                    # By somebody else, in this very instant: no process can interrupt itself.
+                    self.env.timeout(0.0).callbacks.append(lambda _: self.root.stop("cancelled"))
+                    yield self.env.event()
                 return request
-            if attempt < retries.max:
-                self._switch(LLM)
-                yield self.env.timeout(retries.backoff * 2.0**attempt)
-        raise Over("failed")
+            if shared.put_by(request):
+                # What there is of the answer is no answer, but new to the call that asks for the rest.
+                if request.generated:
+                    context.asked(request.reply, request.generated)
+                    left -= request.generated
+                    cause = "more"
+                continue
+            if tries == retries.max:
+                raise Over("failed")
+            self._switch(LLM)
+            yield self.env.timeout(retries.backoff * 2.0**tries)
+            tries, cause = tries + 1, "retry"
 
 
 def _count(number: int, least: int) -> int:

@@ -13,15 +13,17 @@ from workloads._prefixes import longer
 
 
 class Context:
-    """`tokens` there are; `sent` of them were part of the last prompt or its answer. `keys(n)` gives fresh keys."""
+    """`tokens` there are; `sent` of them were part of the last prompt or its answer. `replaced` is the sum of those there were whenever it
+    was compacted. `keys(n)` gives fresh keys.
+    """
 
-    __slots__ = ("_content", "_keys", "_system", "sent", "tokens")
+    __slots__ = ("_content", "_keys", "_system", "replaced", "sent", "tokens")
 
     def __init__(self, system: Content, keys: Callable[[int], int]):
         self._system = self._content = system
         self._keys = keys
         self.tokens = system.ends[-1] if system.ends else 0
-        self.sent = 0
+        self.sent = self.replaced = 0
 
     def told(self, tokens: int) -> None:
         """Something more, which nobody else says."""
@@ -48,6 +50,7 @@ class Context:
 
     def compacted(self, tokens: int) -> None:
         """So many tokens, a summary and what is kept, in place of all but the system prompt."""
+        self.replaced += self.tokens
         self.edited()
         self.tokens = self.sent + tokens
 

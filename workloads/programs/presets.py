@@ -45,6 +45,15 @@ def alone(content: Mapping[str, Any], first: str | None, kept: Container[str] = 
     return {key: left if key == "agents" else value for key, value in content.items() if key != "mix"}
 
 
+def once(kind: Any, said: Container[str]) -> Any:
+    """A preset's kind of agent without its turns, unless who uses it `said` some itself: for work to which nobody comes back.
+
+    >>> once({"turns": 3, "output": 5}, ())
+    {'output': 5}
+    """
+    return {key: value for key, value in kind.items() if key != "turns" or key in said} if isinstance(kind, Mapping) else kind
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any], way: tuple[str, ...] = ()) -> dict[str, Any]:
     """Both in one, `above` where both say something.
 

@@ -85,6 +85,22 @@ class Shared:
             request.service, request.adapter = self.client.service(model), -1
         return request
 
+    def call(self, agent: Agent, request: Request) -> Any:
+        """Send an agent's request; the event succeeds when it has ended."""
+        return self.client.call(request)
+
+    def held(self, agent: Agent) -> Any:
+        """What an agent has to wait for before it makes a call: an event, or None."""
+        return None
+
+    def put_by(self, request: Request) -> bool:
+        """Whether a call that was not answered in full was put by: the rest of it is asked for later."""
+        return False
+
+    def goes_on(self, agent: Agent) -> bool:
+        """Asked when a call was answered: where not, the session of the agent is called off."""
+        return True
+
     def give_back(self, held: Any) -> None:
         """Return a lease, or what was asked for and has not come."""
         if hasattr(held, "release"):
