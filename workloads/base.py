@@ -47,6 +47,10 @@ class Client(Protocol):
     name: str
     pool: str  # the one it asks, empty where there are several
 
+    @property
+    def where(self) -> str:
+        """The dotted key of this workload in the scenario, for what is wrong with it."""
+
     def rng(self, name: str) -> np.random.Generator: ...
 
     def keys(self, count: int) -> int:

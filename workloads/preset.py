@@ -13,17 +13,22 @@ from workloads import presets
 from workloads.base import Client, Count, NonNegativeSeconds, PositiveSeconds, Rate, Samples, Traffic, Variation, needs_an_end
 from workloads.gamma import Gamma
 from workloads.lengths.preset import Preset as PresetLengths
+from workloads.lengths.scaled import Factor, Scaled
 
 
 @dataclass(kw_only=True)
 class Preset(Traffic):
-    """`preset`: a name in workloads/presets. `rate` and `cv` default to the trace's own. The rest is as for every open-loop kind."""
+    """`preset`: a name in workloads/presets. `rate` and `cv` default to the trace's own; `input_scale` and `output_scale` multiply its
+    lengths. The rest is as for every open-loop kind.
+    """
 
     closed_loop: ClassVar[bool] = False
     samples: Samples = 1
     preset: str
     rate: Rate | None = None
     cv: Variation | None = None
+    input_scale: Factor = 1.0
+    output_scale: Factor = 1.0
     start: NonNegativeSeconds = 0.0
     num_requests: Count | None = None
     duration: PositiveSeconds | None = None
@@ -45,7 +50,7 @@ class Preset(Traffic):
         arrivals = presets.load(self.preset).arrivals
         self._gamma = Gamma(
             name=self.name,
-            lengths=PresetLengths(name=self.preset),
+            lengths=Scaled(lengths=PresetLengths(name=self.preset), input=self.input_scale, output=self.output_scale),
             rate=arrivals["rate"] if self.rate is None else self.rate,
             cv=arrivals["cv"] if self.cv is None else self.cv,
             start=self.start,

@@ -41,7 +41,7 @@ from workloads.rollouts.lends import Lends, Lent
 from workloads.rollouts.lengths import AnswerLengths
 from workloads.rollouts.options import BufferOptions, Interrupt, Switch, Taking, Updates, Validation
 from workloads.rollouts.pieces import Pieces
-from workloads.rollouts.prompts import Prompts
+from workloads.rollouts.prompts import Prompts, longest
 from workloads.rollouts.publish import Publisher
 from workloads.rollouts.record import Record
 from workloads.rollouts.rounds import Rounds, Spent
@@ -154,7 +154,7 @@ class Rl(Traffic):
             yield from loop.run()
         except Spent as why:
             if not generation.ledger.version:
-                raise BadInput([Problem(str(why), "")]) from None
+                raise BadInput([Problem(str(why), world.where)]) from None
             world.remark(str(why))
         generation.end()
 
@@ -163,6 +163,11 @@ class Rl(Traffic):
         trainer, pool = world.trainer(self.trainer), self.rollout or world.pool
         control = world.control(pool)
         ends = world.ends(trainer, pool)
+        self._fits(world, control)
+        try:
+            self.sync.plan(ends)
+        except BadInput as error:
+            raise BadInput([problem._replace(path=f"{world.where}.{problem.path}") for problem in error.problems]) from None
         ledger = Ledger(self.prompts, self.samples, ends.replicas)
         prompts = Prompts(world, self)
         generation = Generation(world.env, self, ledger, prompts, Record(world))
@@ -176,6 +181,19 @@ class Rl(Traffic):
             lent = Lent(self, learner, ledger, publisher, (world.sharing(pool), pool)) if self.lends is not None else publisher
             return Rounds(self, learner, generation, lent), generation
         return Gated(world, self, learner, publisher), generation
+
+    def _fits(self, world: Client, control: Any) -> None:
+        """Raises BadInput where the longest answer to the longest prompt of the run finds no room in a replica."""
+        if self.answers is None or self.prompt is None:
+            return
+        room, why = control.longest
+        prompt = longest(self.prompt, min(self.steps * self.prompts, self.data_prompts))
+        answer = min(self.answers.longest(self.steps), self.tail.limit(10**9) if self.tail is not None else 10**9)
+        if prompt + answer > room:
+            what = f"prompts of up to {prompt:,} tokens and answers of up to {answer:,} are more than the {room:,} that a replica of pool"
+            pool = self.rollout or world.pool
+            wanted = f"{what} {pool} holds of a request ({why}): give it more room, lower cap, or limit prompts by a max"
+            raise BadInput([Problem(wanted, f"{world.where}.answers")])
 
     def _runner(self, world: Client, control: Any, generation: Generation) -> Runner:
         tail, content = self.tail, generation.prompts.content

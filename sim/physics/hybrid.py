@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sim.core.errors import BadInput, Problem
+from sim.physics import host_room
 from sim.physics.optimizer import travel_seconds
 from sim.physics.train_memory import states
 from sim.physics.trainer import TrainStep
@@ -62,10 +62,6 @@ def check(step: TrainStep, weights: float, where: str = "") -> float:
     trainer, node, held = step.trainer, step.node, sum(states(step.llm, step.trainer))
     engines = weights if trainer.sleep_level == 1 else 0.0
     here = min(trainer.gpus, node.gpus)
-    if (held + engines) * here > node.host_memory:
-        both = f"{held / 1e9:.1f} GB of states" + (f" and {engines / 1e9:.1f} GB of engine weights" if engines else "")
-        over = (held + engines) * here - node.host_memory
-        drop = "sleep_level: 2 keeps no engine weights; " if engines and held * here <= node.host_memory else ""
-        message = f"while GPUs change hands the memory of {node.name} holds {both} for each of {here} GPUs, {over / 1e9:.0f} GB more than"
-        raise BadInput([Problem(f"{message} its {node.host_memory / 1e9:.0f} GB; {drop}more GPUs on more hosts divide the states", where)])
-    return held + engines
+    drop = "sleep_level: 2 keeps no engine weights; " if engines and held * here <= node.host_memory else ""
+    advice = f"{drop}more GPUs on more hosts divide the states"
+    return host_room.check(node, here, {"states": held, "engine weights": engines}, advice, where)

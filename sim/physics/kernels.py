@@ -7,6 +7,7 @@ from __future__ import annotations
 from functools import cache
 
 from sim.physics import transfer
+from sim.physics.kernel_time import stretched
 from sim.spec.dtype import DTYPES
 from sim.spec.fit import Fit, same_release
 from sim.spec.hardware import Gpu
@@ -26,10 +27,12 @@ BY_VERSION = {"host": "host's time per step", "frontend": "front end's time per 
 
 
 class Kernels:
-    """The fits of one GPU as one framework runs it, of the `version` nearest to the one given ('': of any)."""
+    """The fits of one GPU as one framework runs it, of the `version` nearest to the one given ('': of any), all kernels taking `times` as
+    long as they say.
+    """
 
-    def __init__(self, gpu: Gpu, framework: str = "vllm", version: str = ""):
-        self.gpu, self.framework, self.version = gpu, framework, version
+    def __init__(self, gpu: Gpu, framework: str = "vllm", version: str = "", times: float = 1.0):
+        self.gpu, self.framework, self.version, self.times = gpu, framework, version, times
         self.assumed: set[str] = set()
         self._found: dict[tuple[str, str, str], Fit | None] = {}
 
@@ -37,7 +40,8 @@ class Kernels:
         """The fit of a kernel in parameters for this GPU; None when not even a stand-in is known."""
         key = op, dtype, framework or self.framework
         if key not in self._found:
-            self._found[key] = self._find(*key)
+            found = self._find(*key)
+            self._found[key] = found and stretched(found, self.times)
         return self._found[key]
 
     def need(self, op: str, dtype: str = "") -> Fit:

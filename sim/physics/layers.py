@@ -19,6 +19,7 @@ from sim.physics.elementwise import choose, elementwise, gated_activation, looku
 from sim.physics.experts import Experts, moe_table
 from sim.physics.fabric import Fabric
 from sim.physics.gemm import gemm_table, quantise
+from sim.physics.kernel_time import HOSTS, slower
 from sim.physics.kernels import Kernels
 from sim.physics.mla import Latent, MlaAttention
 from sim.spec.dtype import DTYPES, KV_BYTES, SIXTEEN_BIT
@@ -27,7 +28,6 @@ from sim.spec.hardware import Gpu, node
 from sim.spec.llm import Llm, Matrix
 from sim.spec.scenario import Pool
 
-CONSTANTS = ("host", "launch", "frontend")  # of a host, not kernels
 LAUNCHES_PER_LAYER = 5  # two fused add-norms, rotary embedding with the cache write, attention, the gated activation
 LAUNCHES_PER_MOE = 6  # routing, sort, two grouped GEMMs, activation, weighted sum
 
@@ -44,9 +44,9 @@ class Layers:
     """The kernels of `llm` on one GPU of `pool`; sizes are tokens of one lane (attention group and micro-batch)."""
 
     def __init__(self, llm: Llm, gpu: Gpu, pool: Pool):
-        self.llm, self.gpu, self.pool, self.parallel = llm, gpu, pool, pool.parallel
-        self.kernels = Kernels(gpu, pool.engine.framework, pool.engine.framework_version or "")
-        self.fabric = Fabric(gpu, node(pool.node or gpu.node), self.kernels.fit, pool.engine.framework)
+        self.kernels = Kernels(gpu, pool.engine.framework, pool.engine.framework_version or "", pool.kernel_time)
+        self.llm, self.gpu, self.pool, self.parallel = llm, slower(gpu, pool.kernel_time), pool, pool.parallel
+        self.fabric = Fabric(self.gpu, node(pool.node or gpu.node), self.kernels.fit, pool.engine.framework)
         self.stage = ceil(llm.layers / self.parallel.pp) / llm.layers
 
     def linear(self, tokens: np.ndarray) -> Cost:
@@ -141,7 +141,7 @@ class Layers:
         """Which kernels are another GPU's, and how far such loans were off."""
         said = set()
         for origin in {fit.origin for fit in self.kernels.used} - {self.gpu.name, ""}:
-            lent = [fit for fit in self.kernels.used if fit.origin == origin and fit.op not in CONSTANTS]
+            lent = [fit for fit in self.kernels.used if fit.origin == origin and fit.op not in HOSTS]
             if not lent:
                 continue
             known = [fit.errors for fit in lent if fit.errors]

@@ -52,15 +52,16 @@ class TrainPass:
     """`trainer` on `gpu`s in `node`s: the kernels and links of one of its GPUs. Raises BadInput when the layout does not suit the model."""
 
     def __init__(self, llm: Llm, gpu: Gpu, node: Node, trainer: Trainer, where: str = ""):
-        self.llm, self.trainer, self._gpu = llm, trainer, gpu
+        self.llm, self.trainer = llm, trainer
         at, plain = trainer.parallel, stand_in(trainer)
         self._precision = Precision.model_validate({"attention": trainer.precision, "mlp": trainer.precision})
         llm.check(self._precision, plain, where)
         llm.check(self._precision, Parallel(tp=at.tp * at.cp), where)
         self.layers = Layers(llm, gpu, self._pool(plain))
+        self._gpu = self.layers.gpu
         # Attention is over whole samples, its heads divided by those who share a sequence.
         self._attention = Layers(llm, gpu, self._pool(Parallel(tp=at.tp * at.cp, pp=at.pp))).attention()
-        self.links = TrainLinks(llm, gpu, node, trainer, self.layers.kernels)
+        self.links = TrainLinks(llm, self._gpu, node, trainer, self.layers.kernels)
         self.gather, self.scatter = self.links.gather(), self.links.scatter()
         stages = list(map(len, llm.stages(at.pp)))
         # The last stage has the head, and the fewest layers.
@@ -96,7 +97,8 @@ class TrainPass:
 
     # -- parts ------------------------------------------------------------
     def _pool(self, parallel: Parallel) -> Pool:
-        return Pool(name=self.trainer.name, gpu=self.trainer.gpu, node=self.trainer.node, parallel=parallel, precision=self._precision)
+        said = {"name": self.trainer.name, "gpu": self.trainer.gpu, "node": self.trainer.node, "kernel_time": self.trainer.kernel_time}
+        return Pool(**said, parallel=parallel, precision=self._precision)
 
     def _at(self, values: Floats, tokens: Floats) -> Floats:
         """A table at so many tokens; beyond the last knot its last piece goes on."""

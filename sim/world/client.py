@@ -45,6 +45,11 @@ class Client:
         self._priority, length = workload.priority, workload.shared_prefix
         self._prefix = Content((self.keys(1),), (length,), length) if length else None
 
+    @property
+    def where(self) -> str:
+        """The dotted key of this workload in the scenario."""
+        return f"workloads.{self._number}"
+
     def rng(self, name: str) -> np.random.Generator:
         return self._world.rng(f"{self.name}.{name}")
 

@@ -188,6 +188,11 @@ class Control:
         engines = [life.engine for life in self._lifecycle.lives]
         return max((engine.used / engine.kv.blocks for engine in engines), default=0.0), sum(engine.preemptions for engine in engines)
 
+    @property
+    def longest(self) -> tuple[int, str]:
+        """Tokens of the longest request that a replica holds, prompt and answer, and what limits it."""
+        return self._lifecycle.opened.limit
+
     def seats(self) -> list[tuple[int, int, int]]:
         """Number, tokens of its cache and requests at a time of each replica that is ready."""
         most = self._lifecycle.pool.engine.max_num_seqs

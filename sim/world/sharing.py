@@ -13,6 +13,7 @@ they are half a nanosecond off the whole ones (`Deadline`), as are all decisions
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,9 @@ from simpy import Event
 from sim.core.errors import BadInput, Problem, did_you_mean
 from sim.core.record import Table
 from sim.core.request import Request
+from sim.physics import host_room
 from sim.policy.lend import ByLoad
+from sim.spec.hardware import gpu, node
 from sim.spec.lending import HandOver, Shares, When
 from sim.world.lifecycle import DRAINING, Life, Lifecycle
 from sim.world.timer import Answer, Deadline
@@ -80,6 +83,23 @@ class Sharing:
         self._rows: list[Row] = []
         self.idles: Callable[[str], bool] | None = None
         world.recorder.watches.append(lambda request, _: self._left(request))
+
+    def check(self, number: int) -> None:
+        """Raise BadInput, at pool `number`, where a host's memory is too small for what sleeps there. Nobody says that weights do where
+        seconds are stated for both ways.
+        """
+        pool, site = self.borrower.pool, self._world.site
+        if self.options.lend.switch is not None and self.options.take_back.switch is not None:
+            return
+        usual = node(pool.node or gpu(pool.gpu).node)
+        hosts = [(usual, min(len(self._pairs) * pool.parallel.gpus, usual.gpus))]
+        if site is not None:
+            there = Counter(host for pair in self._pairs for host, _ in site.places[pair.life.index])
+            hosts = [(node(site.topology.hosts[host].node), count) for host, count in there.items()]
+        held = {f"weights of {one.pool.name}": one.opened.memory.weights for one in (self.owner, self.borrower)}
+        advice = "share fewer replicas, write weights in fewer bytes (precision), or state switch for both ways if they come from elsewhere"
+        for its_node, count in hosts:
+            host_room.check(its_node, count, held, advice, f"cluster.pools.{number}.shares")
 
     # -- who has the GPUs ------------------------------------------------------------
     @property
@@ -288,10 +308,20 @@ def _stuck(lifecycle: Lifecycle) -> bool:
 
 
 def sharings(world: World) -> list[Sharing]:
-    """Those of a scenario, in order of the borrowers."""
+    """Those of a scenario, in order of the borrowers. Raises BadInput where a host's memory is too small for the weights that sleep there.
+    """
     lifecycles = {lifecycle.pool.name: lifecycle for lifecycle in world.lifecycles}
     borrowing = [(one, one.pool.shares) for one in world.lifecycles if one.pool.shares is not None]
-    return [Sharing(world, lifecycles[shares.pool], one, shares) for one, shares in borrowing]
+    found = [Sharing(world, lifecycles[shares.pool], one, shares) for one, shares in borrowing]
+    problems: list[Problem] = []
+    for sharing in found:
+        try:
+            sharing.check(world.lifecycles.index(sharing.borrower))
+        except BadInput as error:
+            problems += error.problems
+    if problems:
+        raise BadInput(problems)
+    return found
 
 
 def shared(world: World, number: int, name: str) -> Sharing:

@@ -27,7 +27,16 @@ MIXED = {
     "cluster": {"pools": [{"name": "fast", "gpu": "b200", "precision": "fp8"}, {"name": "cheap", "gpu": "l40s", "parallel": {"tp": 4}}]},
     "workloads": [{"kind": "closed", "concurrency": 48, "num_requests": 400, "lengths": {"kind": "preset", "name": "azure_conv_2023"}}],
 }  # fmt: skip
-STUDIES: dict[str, Any] = {"quickstart": ROOT / "configs" / "quickstart.yaml", "tight": TIGHT, "mixed": MIXED}
+LEARNS = {
+    "name": "learns", "seed": 5, "model": "Qwen/Qwen2.5-7B",
+    "cluster": {"pools": [{"name": "rollouts", "gpu": "h100_sxm", "replicas": 4}],
+                "trainers": [{"name": "learner", "gpu": "h100_sxm", "gpus": 4}]},
+    "workloads": [{"kind": "rl", "mode": "async", "staleness": {"kind": "areal", "eta": 1}, "steps": 6, "prompts": 32, "samples": 8,
+                   "prompt": {"median": 300, "sigma": 0.5}, "answers": {"mean": 1200, "sigma": 0.8, "cap": 8192}}],
+}  # fmt: skip
+STUDIES: dict[str, Any] = {"quickstart": ROOT / "configs" / "quickstart.yaml", "tight": TIGHT, "mixed": MIXED, "learns": LEARNS}
+# What a run that learns has beside the others' figures.
+ALSO = ("steps", "step_s", "breakdown", "rollout", "staleness", "lengths", "waste", "throughput", "syncs")
 KEYS = ("requests", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "throughput", "gpu", "kv", "cost", "energy")
 
 
@@ -35,7 +44,9 @@ def figures(name: str) -> dict[str, float]:
     """The scalar figures of a study, by dotted name."""
     summary = sim.run(STUDIES[name]).summary
     assert all(check["ok"] for check in summary["audit"].values())
-    return {key: value for group in KEYS for key, value in scalars(group, summary[group])}
+    found = {key: value for group in KEYS for key, value in scalars(group, summary[group])}
+    runs = (summary["rl"] or {}).values()
+    return found | {key: value for run in runs for group in ALSO for key, value in scalars(f"rl.{group}", run[group])}
 
 
 def scalars(name: str, value: Any) -> Iterator[tuple[str, float]]:
@@ -43,7 +54,7 @@ def scalars(name: str, value: Any) -> Iterator[tuple[str, float]]:
     if isinstance(value, (dict, list)):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from scalars(f"{name}.{key}", inner)
-    elif value is not None:
+    elif value is not None and not isinstance(value, str):
         yield name, value
 
 

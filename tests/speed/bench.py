@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.speed import agents
+from tests.speed import agents, rl
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACE = ROOT.parent / "shared" / "data" / "traces" / "azure2023_conv.csv.gz"
@@ -28,8 +28,8 @@ FLOWS = {"flows": ("spine", 20_000.0), "flows_rails": ("rails", 20_000.0)}
 # A fleet of 10,000 GPUs that scales (`configs/studies/fleet_10k_gpus.yaml`), with fewer requests of its day, and with all.
 FLEET = ROOT / "configs" / "studies" / "fleet_10k_gpus.yaml"
 FLEETS = {"fleet": 50_000, "fleet_day": 1_000_000}
-ALL = ",".join(["W1,W1x4,W2,prefix,W3,10k,1M", *FLEETS, *FLOWS, *agents.SESSIONS, *agents.SAMPLES])
-LONG = ("1M", "fleet_day", "agents_10k", "burst_100k")
+ALL = ",".join(["W1,W1x4,W2,prefix,W3,10k,1M", *FLEETS, *FLOWS, *agents.SESSIONS, *agents.SAMPLES, *rl.STEPS])
+LONG = ("1M", "fleet_day", "agents_10k", "burst_100k", "rl_20", "rl_sync_20", "rl_long_20")
 
 
 def scenario(replicas: int, workload: dict[str, Any], exact: bool) -> dict[str, Any]:
@@ -68,6 +68,8 @@ def built(name: str, exact: bool) -> dict[str, Any]:
         return fleet
     if name in agents.SESSIONS or name in agents.SAMPLES:
         return agents.scenario(name)
+    if name in rl.STEPS:
+        return rl.scenario(name)
     replicas, workload, _ = works()[name]
     return scenario(replicas, workload, exact)
 

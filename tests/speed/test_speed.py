@@ -12,7 +12,7 @@ import pytest
 from tests.speed.bench import FLOWS, MOONCAKE, RECORDED, TRACE, in_child
 
 WORKS = ("W1", "W1x4", "W2", "prefix", "W3", "10k")
-OTHERS = ("fleet", *FLOWS, "agents", "burst")
+OTHERS = ("fleet", *FLOWS, "agents", "burst", "rl")
 SLACK = 1.5
 
 needs_trace = pytest.mark.skipif(not TRACE.exists() or not MOONCAKE.exists(), reason="the traces are not in the data folder")
@@ -50,6 +50,15 @@ def test_ten_thousand_agents_at_once_cost_no_more_each():
     assert many["audit"]
     assert many["run_cpu_s"] <= 30
     assert many["run_cpu_s"] / many["requests"] <= 1.25 * few["run_cpu_s"] / few["requests"]
+
+
+@pytest.mark.speed
+@pytest.mark.parametrize("work", ["rl_20", "rl_long_20"])
+def test_twenty_versions_of_8192_samples(work, tmp_path):
+    """512 prompts x 16 samples of up to 28k tokens on 64 GPUs: at most 20 CPU-s and 500 MiB, the whole process."""
+    spent = in_child("--process", work, str(tmp_path))
+    assert spent["process_cpu_s"] <= 20
+    assert spent["peak_rss_mib"] <= 500
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import math
+from importlib.resources import files
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -97,3 +99,35 @@ def test_a_scenario_that_was_written_out_reads_the_same(tmp_path):
     assert load(path) == base
     assert isinstance(base.cluster.pools[1].shares, Shares)
     assert math.isclose(base.cluster.pools[1].shares.take_back.grace, 5.0)
+
+
+def test_weights_that_sleep_need_room_in_the_hosts_memory(tmp_path):
+    """Two replicas share GPUs of one host, which then holds 16 GB of weights for each of them, of either pool."""
+    text = Path(str(files("hardware_profiles") / "nodes" / "hgx_h100.yaml")).read_text("utf-8")
+    for size in (60, 70):
+        (tmp_path / f"host{size}.yaml").write_text(text.replace("{value: 2TB", f"{{value: {size}GB"), encoding="utf-8")
+
+    def asked(size, shares="serve", **cluster):
+        base = scenario(shares, cluster=cluster)
+        for pool in base["cluster"]["pools"]:
+            pool["node"] = str(tmp_path / f"host{size}.yaml")
+        with mock.patch.object(Poisson, "trains", True):
+            return World(loads(base))
+
+    assert len(asked(70).sharings) == 1
+    with pytest.raises(BadInput) as error:
+        asked(60)
+    [problem] = error.value.problems
+    assert problem.path == "cluster.pools.1.shares"
+    held = "holds 16.1 GB of weights of serve and 16.1 GB of weights of night for each of 2 GPUs, 4 GB more than its 60 GB"
+    assert held in problem.message
+    # Each of them on a host of its own has room.
+    host = {"gpu": "h100_sxm", "node": str(tmp_path / "host60.yaml"), "count": 3}
+    network = {"fabric": {"kind": "flat"}, "hosts": [host], "placement": {"kind": "spread"}}
+    assert len(asked(60, network=network).sharings) == 1
+    with pytest.raises(BadInput, match="for each of 2 GPUs"):
+        asked(60, network=network | {"placement": {"kind": "bin_pack"}})
+    # Where times are stated nobody says where weights come from.
+    asked(60, {"pool": "serve", "lend": {"switch": "30s"}, "take_back": {"switch": "30s"}})
+    with pytest.raises(BadInput):
+        asked(60, {"pool": "serve", "lend": {"switch": "30s"}})

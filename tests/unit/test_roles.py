@@ -1,10 +1,14 @@
 """Prefill and decode pools: what is refused, and what the link between them does."""
 from __future__ import annotations
 
+import math
+from unittest import mock
+
 import pytest
 import simpy
 
 import sim
+from sim.policy.route.least_loaded import LeastLoaded
 from sim.world.link import Link
 
 PREFILL, DECODE = ({"name": role, "role": role, "gpu": "h100_sxm"} for role in ("prefill", "decode"))
@@ -72,3 +76,16 @@ def test_many_flows_end_when_the_link_is_done_and_latency_comes_first():
     env.run()
     # Five flows at 0.4 GB/s until the first ends, then four at 0.5, ...
     assert ends == pytest.approx([3.0, 5.0, 6.5, 7.5, 8.0], abs=1e-8)
+
+
+def test_a_decode_replica_takes_what_the_router_refuses_and_is_said_to_have_it():
+    """Nobody is turned away half-way, and a request is of the replica that has it."""
+    def refuses(router, request, views):
+        return None if math.isfinite(request.first) else views[0].index
+
+    with mock.patch.object(LeastLoaded, "pick", refuses):
+        result = run(PREFILL, DECODE | {"replicas": 2})
+    assert all(entry["ok"] for entry in result.summary["audit"].values())
+    assert sorted(set(result.tables["requests"]["replica"].tolist())) == [1, 2]
+    assert result.summary["pools"]["decode"]["completed"] == 40
+    assert set(result.tables["transfers"]["target"].tolist()) == {1, 2}

@@ -5,10 +5,9 @@ import random
 
 import pytest
 
-from sim.core.ledger import Ledger
+from sim.core.ledger import Course, Ledger
 from sim.core.registry import STALENESS
 from sim.core.rollout import ACCEPTED, DONE, PARTIAL, PENDING, REJECTED, RUNNING, SCORED, STALE_DROPPED, Group, Prompt
-from sim.policy.stale._rehearsal import Course
 
 BATCH = 4
 

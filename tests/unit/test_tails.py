@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sim.core.registry import TAILS
 from sim.core.rollout import Group, Prompt
-from sim.policy.tail.base import Batch, Launch, Left, Replica
+from sim.core.rounds import Batch, Launch, Left, Replica
 from sim.policy.tail.over_sample import times
 
 NOTHING = Left(0, 0)

@@ -77,9 +77,10 @@ class Programs:
         # Programs of all prompts run in the same image.
         return 0
 
-    def plan(self, case: Case, luck: Luck) -> Plan | None:
-        if case.cut:
-            return None  # There is no program in it.
+    def wrong(self, case: Case) -> bool:
+        return case.cut  # There is no program in it.
+
+    def plan(self, case: Case, luck: Luck) -> Plan:
         spec, limit = self.spec, self.limit(case.prompt)
         tests = max(spec.tests.whole(self.desk.prompt(case.prompt, TESTS)), 1)
         fails, wrong, hangs = luck.next() < spec.failure, luck.next(), luck.next() < spec.p_timeout_wrong

@@ -48,8 +48,11 @@ class Trials(Protocol):
     retries: int
     desk: Desk
 
-    def plan(self, case: Case, luck: Luck) -> Plan | None:
-        """What a try does, by a luck of its own; None: nothing, the case is wrong as it stands."""
+    def wrong(self, case: Case) -> bool:
+        """Whether there is nothing to run: the case is wrong as it stands."""
+
+    def plan(self, case: Case, luck: Luck) -> Plan:
+        """What a try does that begins now, by a luck of its own."""
 
     def image(self, case: Case) -> int:
         """The number of the image it needs."""
@@ -84,11 +87,9 @@ class Trial(Grade):
         """The next try."""
         trials, case = self._trials, self.case
         self._tries += 1
-        plan = trials.plan(case, case.luck.part(self._tries))
-        if plan is None:
+        if trials.wrong(case):
             self._desk.env.timeout(0.0).callbacks.append(self._wrong)
             return
-        self._plan, self._left = plan, list(plan.steps)
         self._ask = self._desk.client.sandbox(trials.pool, trials.image(case))
         self._ask.callbacks.append(self._came)
 
@@ -105,6 +106,9 @@ class Trial(Grade):
             return
         self._lease = event.value
         self.stand()
+        # Not before it begins: by now others may have shown how long its tests take.
+        self._plan = self._trials.plan(self.case, self.case.luck.part(self._tries))
+        self._left = list(self._plan.steps)
         self._next()
 
     def _next(self) -> None:

@@ -51,7 +51,10 @@ class Suites:
     def image(self, case: Case) -> int:
         return case.prompt if self.spec.image == "own" else 0
 
-    def plan(self, case: Case, luck: Luck) -> Plan | None:
+    def wrong(self, case: Case) -> bool:
+        return False
+
+    def plan(self, case: Case, luck: Luck) -> Plan:
         spec = self.spec
         fails, hangs = luck.next() < spec.failure, luck.next() < spec.p_timeout_wrong and not case.right
         patch, seconds = spec.patch.at(luck.next()), spec.time.at(luck.next())

@@ -53,7 +53,10 @@ class Calls:
     def park(self, trajectory: Trajectory) -> None:
         work: Work = trajectory.work
         request = work.request
-        assert request is not None, "it does not run"
+        if request is None:
+            # It was to go on as soon as the step in flight had ended.
+            work.again = False
+            return
         made = self._control.progress(request)
         work.before += made
         work.request, work.rest, work.made = None, request, made
@@ -75,6 +78,12 @@ class Calls:
             self._finish(trajectory)
         return True
 
+    def close(self) -> None:
+        for number, trajectory in self._open.items():
+            work: Work = trajectory.work
+            if work.rest is not None and work.rest.id == number:
+                self._spilt(trajectory, self._control.progress(work.rest))
+
     def running(self) -> int:
         return len(self._open)
 
@@ -95,15 +104,21 @@ class Calls:
         trajectory = self._open.pop(request.id)
         work: Work = trajectory.work
         if work.rest is request:
-            work.before += request.generated - work.made
-            if request.generated > work.made:
-                self._late(trajectory, request.generated - work.made)
+            self._spilt(trajectory, request.generated)
             if work.again:
                 self.resume(trajectory)
         elif request.generated < request.output:
-            raise BadInput([Problem(refused(request), "")])
+            raise BadInput([Problem(refused(request), self._client.where)])
         else:
             self._finish(trajectory)
+
+    def _spilt(self, trajectory: Trajectory, generated: int) -> None:
+        """What was stopped has so many tokens by now."""
+        work: Work = trajectory.work
+        more, work.made = generated - work.made, generated
+        work.before += more
+        if more:
+            self._late(trajectory, more)
 
     def _finish(self, trajectory: Trajectory) -> None:
         trajectory.length += trajectory.target

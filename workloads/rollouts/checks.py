@@ -114,6 +114,8 @@ def _gate(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     options = values["staleness"] or {"kind": "one_step_off"}
     sampling, samples = values["dynamic_sampling"], values["samples"]
     accepts = 1.0 if sampling is None else _answers(values).valid(samples)
+    if accepts <= 0:
+        return  # said by whoever looks at the filter
     trigger = values["updates"].trigger
     stuck = STALENESS.make(options).stuck(Course(values["prompts"] // trigger, samples, trigger, accepts, values["buffer"].cap))
     if stuck:
@@ -127,5 +129,5 @@ def _filter(values: Mapping[str, Any], rounds: bool) -> Iterator[tuple[str, str]
         passes = f"of groups of {samples}, a share of {share:.3g} is neither all right nor all wrong"
         most = f"{sampling.max_num_gen_batches} batches of {sampling.gen_batch(values['prompts'])}"
         yield "dynamic_sampling", f"{passes}: {most} groups never hold the {values['prompts']} wanted; see solving"
-
-
+    if sampling.style == "stream" and values["reward_at"] == "batch":
+        yield "reward_at", "with dynamic_sampling in a stream a group is judged as soon as it is complete; leave one of them out"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from workloads.rl import Rl
 
 Steps = Generator[Any, Any, None]
+# As many batches may come to nothing before a run is given up.
+TRIES = 10
 
 
 class Gated:
@@ -37,7 +39,8 @@ class Gated:
         self._control = world.control(run.rollout or world.pool)
         self._held = self._busy = self._over = False
         self._first = run.take if run.updates.stream is None else min(run.updates.stream, run.take)
-        self._since = 0
+        self._timer: Any = None
+        self._since, self._seen = 0, (0, 0)
         self._why = ""
         publisher.gate, publisher.buffer, publisher.resumed = self._gate, self._buffer, self._resumed
         self._generation.heard = self._heard
@@ -70,28 +73,35 @@ class Gated:
     def _taken(self, count: int) -> Generator[Any, Any, list[Group]]:
         groups = self._buffer.take(count, self._fits)
         while not groups:
-            if self._why or self._stuck():
+            why = self._why or self._hopeless() or self._stuck(count)
+            if why:
+                self._over = True
                 yield from self._publisher.close()
-                raise Spent(self._why or self._waits(count))
+                raise Spent(why)
             # Where enough groups have all their answers, it waits for their rewards alone.
             part = "reward" if len(self._buffer) + self._ledger.done >= count else "wait"
             self._learner.trainer.enter(part)
             yield from self._learner.spent(part, self._changed())
             groups = self._buffer.take(count, self._fits)
         self._learner.trainer.enter("wait")
-        self._since = 0
+        self._since, self._seen = 0, (self._ledger.finished, self._ledger.accepted)
         return groups
 
-    def _stuck(self) -> bool:
-        """Whether nothing can come any more: none runs or is on its way, and the gate lets no other begin."""
+    def _stuck(self, count: int) -> str:
+        """Why nothing can come any more: none runs or is on its way, and the gate lets no other begin. Else nothing."""
         ledger = self._ledger
-        if ledger.active or ledger.partial or self._publisher.pulls:
-            return False
-        return not self._gate.may_start(ledger).groups
-
-    def _waits(self, count: int) -> str:
+        if ledger.active or ledger.partial or self._publisher.pulls or self._gate.may_start(ledger).groups:
+            return ""
         have = f"the trainer waits for {count} groups and {len(self._buffer)} are there"
         return f"{have}; none runs, and staleness lets no other begin before a version is out: groups that were lost keep their places"
+
+    def _hopeless(self) -> str:
+        """Why there is no point in going on: of many groups not one could be used. Else nothing."""
+        finished, accepted = self._seen
+        ended = self._ledger.finished - finished
+        if self._sampling is not None or self._ledger.accepted > accepted or ended < TRIES * self._run.prompts:
+            return ""
+        return f"of {ended} groups that ended none could be trained on: graders or environments of all failed, or all answers were cut"
 
     def _train(self, groups: list[Group]) -> Steps:
         run, learner, used = self._run, self._learner, len(groups)
@@ -134,6 +144,7 @@ class Gated:
     def _sort(self) -> None:
         """What is scored goes to the buffer, but for what has nothing to teach."""
         scored, generation = self._generation.scored, self._generation
+        generation.complete.clear()
         while scored:
             group = scored.popleft()
             if group.state != SCORED:
@@ -156,7 +167,8 @@ class Gated:
         room = self._gate.may_start(self._ledger)
         if room.held and self._gate.poll:
             self._held = True
-            self._env.timeout(self._gate.poll).callbacks.append(self._poll)
+            self._timer = self._env.timeout(self._gate.poll)
+            self._timer.callbacks.append(self._poll)
         count = room.groups
         while count > 0:
             if self._sampling is not None and self._sampling.spent(self._run.take, len(self._buffer), self._since):
@@ -180,9 +192,11 @@ class Gated:
             self._since += 1
         self._gate.started(self._ledger, group)
 
-    def _poll(self, _: Any) -> None:
-        self._held = False
-        self._fill()
+    def _poll(self, timer: Any) -> None:
+        # A version that came out meanwhile has made an end of that pause.
+        if timer is self._timer:
+            self._held = False
+            self._fill()
 
     def _resumed(self) -> None:
         """A version is out: who was stopped goes on, and others may begin, but for those of a version that nobody makes."""
@@ -191,5 +205,6 @@ class Gated:
         for group in list(self._ledger.live(PARTIAL)):
             self._generation.start(group)
         self._busy = self._held = False
+        self._timer = None
         self._heard()
         self._generation.wake()

@@ -79,10 +79,12 @@ class Learner:
         """The trainer takes groups that were accepted; tokens of each of their samples that it trains on."""
         for group in groups:
             self.step.add(group)
-            self._generation.settle(group)
         self._ledger.take(groups)
         self._record.trained(groups, self.step.version - 1)
-        return [one.length for group in groups for one in group.kept if not one.masked]
+        lengths = [one.length for group in groups for one in group.kept if not one.masked]
+        for group in groups:
+            self._generation.settle(group)
+        return lengths
 
     def update(self, lengths: list[int]) -> Steps:
         """One local update."""

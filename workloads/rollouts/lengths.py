@@ -64,6 +64,11 @@ class AnswerLengths(Law):
         """What the law is multiplied by at a version."""
         return self.scale * float(self.drift_per_100_steps ** (version / 100.0))
 
+    def longest(self, versions: int = 0) -> int:
+        """Tokens of the longest answer that can come by a version, but for one in a thousand million."""
+        factor = max(self.factor(0), self.factor(versions))
+        return self.cap if self.p_cap else min(self.cap, max(1, math.ceil(self.at(1.0 - 1e-9) * factor - 0.5)))
+
     def ends(self, version: float = 0.0) -> float:
         """The normal y up to which an answer ends by itself, with no more tokens than the cap; infinite where all do."""
         most = self.cap / self.factor(version)

@@ -87,6 +87,8 @@ class Pieces(Calls):
         if (moved or trajectory.work.moves) and request.prompt > 1 and self._control.brings:
             request.brought = request.prompt - 1
         trajectory.work.moves = False
+        # It may have waited here, where nobody could serve it.
+        request.arrival = self._client.env.now
         others = [number for number, _, _ in self._seats if number != home] if home >= 0 else ()
         event = self._client.call(request, others)
         trajectory.work.home = request.replica

@@ -14,6 +14,8 @@ from sim.core.errors import BadInput, Problem, did_you_mean
 from workloads.rollouts import team
 
 FOLDER = Path(__file__).parents[1] / "presets" / "rl"
+# Ways of weights that are fetched by engines unless said otherwise.
+PULLS = ("delta", "object_store")
 MERGED = ("interrupt", "updates", "times", "buffer", "switch", "dynamic_sampling", "validation")
 # What belongs to a mode, and what to having rounds or none.
 OF_A_MODE = ("staleness", "sync", "switch")
@@ -55,4 +57,7 @@ def complete(options: Mapping[str, Any]) -> dict[str, Any]:
         found.setdefault("tail", {"kind": "wait_all"})
     if mode:
         found.setdefault("sync", {"kind": "ipc" if mode == "sync_colocated" else "bucketed"})
+    if mode.startswith("sync") and isinstance(found["sync"], Mapping) and found["sync"].get("kind") in PULLS:
+        # Between rounds nobody works while weights go out.
+        found["sync"] = {"blocking": "blocking", **found["sync"]}
     return found

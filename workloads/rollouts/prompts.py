@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sim.core.content import Content
 from sim.core.rng import Luck, mix
 from sim.core.rollout import Prompt
@@ -57,6 +55,6 @@ class Prompts:
         return Content((self.first + prompt.id,), (prompt.tokens,))
 
 
-def longest(law: Law) -> int:
-    """The longest prompt that is likely to come: that of one in a million."""
-    return int(np.ceil(law.at(1.0 - 1e-6)))
+def longest(law: Law, count: int) -> int:
+    """Tokens of the longest prompt of so many that is to be expected: one in as many is longer."""
+    return max(1, law.whole(1.0 - 1.0 / max(count, 2)))

@@ -44,7 +44,7 @@ class Rounds:
         self._losers: list[Prompt] = []
         self._valid: list[Group] = []
         self._launch: Launch | None = None
-        self._over = False
+        self._over, self._ended = False, 0.0
         self._used = 0
         generation.heard = self._look
         generation.limit = self._tail.limit(10**9)
@@ -70,10 +70,11 @@ class Rounds:
         self._used, self._over = 0, False
         if self._sampling is not None:
             yield from learner.spent("wait", self._sampled())
+            self._ended = generation.now()
         else:
             self._begin()
-            yield from self._waited(lambda: self._over)
-        learner.step.generate = generation.now() - begun
+            yield from self._waited("wait", lambda: self._over)
+        learner.step.generate = self._ended - begun
         if generation.holds_grades and self._sampling is None:
             generation.grade(generation.complete)
         yield from self._rewarded()
@@ -97,7 +98,7 @@ class Rounds:
         if self._sampling is None and not self._over and self._launch is not None:
             complete = self._generation.complete
             if self._tail.over(self._launch, len(complete)):
-                self._over = True
+                self._over, self._ended = True, self._generation.now()
                 self._end(self._launch)
 
     def _end(self, launch: Launch) -> None:
@@ -113,23 +114,21 @@ class Rounds:
                 if fate == "restart":
                     self._losers.append(group.prompt)
 
-    def _waited(self, holds: Callable[[], bool]) -> Steps:
-        """Wait, and with `stream` train on what is scored meanwhile."""
-        stream = self._run.updates.stream
+    def _waited(self, part: str, holds: Callable[[], bool]) -> Steps:
+        """Wait, which is this part of the step, and with `stream` train on what is scored meanwhile."""
+        stream, learner = self._run.updates.stream, self._learner
         while not holds():
             self._sort()
             if stream is not None and len(self._valid) >= stream:
                 yield from self._streamed(stream)
             else:
-                yield from self._learner.spent("wait", self._changed())
+                learner.trainer.enter(part)
+                yield from learner.spent(part, self._changed())
+        learner.trainer.enter("wait")
 
     def _rewarded(self) -> Steps:
         """The rewards of all that is complete are there."""
-        if self._missing():
-            self._learner.trainer.enter("reward")
-        while self._missing():
-            yield from self._learner.spent("reward", self._changed())
-        self._learner.trainer.enter("wait")
+        yield from self._waited("reward", lambda: not self._missing())
         self._sort()
 
     def _missing(self) -> bool:
@@ -163,7 +162,7 @@ class Rounds:
             launched += 1
         while True:
             self._sort()
-            if len(self._valid) >= wanted:
+            if len(self._valid) >= wanted and (sampling.style == "stream" or not ledger.active):
                 break
             more = sampling.more(wanted, len(self._valid), ledger.active, launched)
             if more.spent:
@@ -172,14 +171,19 @@ class Rounds:
                 generation.begin(self._run.samples)
             launched += more.groups
             if not more.groups:
-                if generation.holds_grades and not ledger.running:
-                    generation.grade(generation.complete)
-                generation.complete.clear()
+                if not ledger.running:
+                    complete, generation.complete = generation.complete, []
+                    if complete and generation.holds_grades:
+                        generation.grade(complete)
+                        continue
                 yield generation.change()
         for group in list(ledger.live(RUNNING)):
             generation.lose(group, *(("drop", "surplus") if sampling.rest == "drop" else ("resume", "")))
         for group in list(ledger.live(DONE, SCORED)):
             generation.lose(group, "drop", "surplus")
+        if sampling.style == "batch":
+            # Of a whole batch the first are kept, and not the fastest.
+            self._valid.sort(key=_number)
         if sampling.surplus == "discard":
             for group in self._valid[wanted:]:
                 generation.lose(group, "drop", "surplus")
@@ -196,7 +200,7 @@ class Rounds:
         left = run.prompts - self._used
         groups, self._valid = self._valid[:left], self._valid[left:]
         if not groups and not self._used:
-            raise Spent("no group of a round could be trained on: the graders or environments of all of them failed")
+            raise Spent("no group of a round could be trained on: graders or environments of all failed, or all answers were cut")
         if run.updates.stream is not None:
             if groups:
                 yield from learner.accumulate(learner.take(groups), len(groups) / run.prompts)
@@ -205,3 +209,7 @@ class Rounds:
         size = -(-len(groups) // run.updates.trigger)
         for first in range(0, len(groups), size):
             yield from learner.update(learner.take(groups[first : first + size]))
+
+
+def _number(group: Group) -> int:
+    return group.number

@@ -28,5 +28,8 @@ class Runner(Protocol):
     def resume(self, trajectory: Trajectory) -> bool:
         """Go on where it was put by; False, and nothing happens, where it was not."""
 
+    def close(self) -> None:
+        """The clock has stopped: tell of tokens that came out of steps in flight, and nobody heard of by then."""
+
     def running(self) -> int:
         """Trajectories under way."""

@@ -136,6 +136,9 @@ class Turns:
             work.agent.env.timeout(0.0).callbacks.append(lambda _: self._end(work, work.fate))
         return True
 
+    def close(self) -> None:
+        return
+
     def running(self) -> int:
         """Trajectories under way, those that are parked included."""
         return len(self._works)
@@ -220,7 +223,7 @@ class Turns:
         work.length += request.generated
         if request.reason in NEVER_FIT:
             if not work.turns:
-                raise BadInput([Problem(refused(request), "")])
+                raise BadInput([Problem(refused(request), self._client.where)])
             work.full = True
 
     def _close(self, work: Work) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from sim.core.ledger import Ledger
+from sim.core.ledger import Course, Ledger
 from sim.core.rollout import Group
 from sim.policy.stale.base import Loss, Room, Staleness
 
@@ -43,6 +43,13 @@ class NemoRl(Staleness):
 
     def takes(self, ledger: Ledger, group: Group) -> bool:
         return self._targets[group.number] == ledger.version
+
+    def stuck(self, course: Course) -> str:
+        most = (self.max_trajectory_age_steps + 1) * course.take * course.trigger
+        if 0 < course.cap < most:
+            what = f"the buffer holds {course.cap} groups, fewer than the {most} that may be there, each for a step of its own"
+            return f"{what}: it would lose those that the trainer waits for"
+        return super().stuck(course)
 
 
 def _taken(ledger: Ledger) -> int:
