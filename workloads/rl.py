@@ -204,7 +204,7 @@ class Rl(Traffic):
         if tail is not None and (tail.sends_home or tail.every):
             return Pieces(world, control, content, tail, heard)
         sampling = self.dynamic_sampling
-        stops = sampling is not None and sampling.rest == "resume"
+        stops = (sampling is not None and sampling.rest == "resume") or (self.staleness is not None and self.staleness.resumes)
         keeps = stops or self.interrupt.abort == "resume" or (tail is not None and tail.fate() == "resume")
         return Calls(world, control, content, keeps, heard)
 

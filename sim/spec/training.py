@@ -42,10 +42,14 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     trainers = {trainer.name: trainer for trainer in scenario.cluster.trainers}
     yield from _shared(scenario.cluster)
     yield from _colocated(scenario, trainers)
+    pools = [pool.name for pool in scenario.cluster.pools]
     driven: dict[str, int] = {}
+    trained: dict[str, int] = {}
     for number, workload in enumerate(scenario.workloads):
-        if workload.get("kind") != "train" or "trainer" not in workload:
+        if workload.get("kind") not in ("train", "rl") or "trainer" not in workload:
             continue
+        if workload["kind"] == "rl":
+            yield from _rollout(workload["rollout"], pools, (number, trained))
         where = f"workloads.{number}"
         name = workload["trainer"] or (next(iter(trainers)) if len(trainers) == 1 else "")
         if name not in trainers:
@@ -55,6 +59,10 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
         if name in driven:
             yield Problem(f"workloads.{driven[name]} has trainer '{name}' already; one trainer does one thing", f"{where}.trainer")
         driven.setdefault(name, number)
+        if workload["kind"] == "rl":
+            yield from _updates(workload, trainers[name], where)
+            yield from _checkpoint(scenario, workload["checkpoint"], f"{where}.checkpoint.store")
+            continue
         if trainers[name].shares is not None:
             what = f"trainer {name} has the GPUs of pool {trainers[name].shares} only while its engines sleep, and kind train wakes nobody"
             yield Problem(f"{what}; kind rl with mode {COLOCATED} does, or give the trainer GPUs of its own", f"{where}.trainer")
@@ -123,6 +131,31 @@ def _colocated(scenario: Scenario, trainers: dict[str, Trainer]) -> Iterator[Pro
         elif mode != COLOCATED and shares is not None:
             what = f"trainer {name} has the GPUs of pool {shares} only while its engines sleep, and with mode {mode} they do not"
             yield Problem(f"{what}; write mode: {COLOCATED}, or give the trainer GPUs of its own", f"{where}.mode")
+
+
+def _rollout(name: str, pools: list[str], who: tuple[int, dict[str, int]]) -> Iterator[Problem]:
+    """A pool that generates which there is not, or which is not said, or whose weights are another run's: `who` is the number of a
+    workload, and which workload trains which pool.
+    """
+    number, trained = who
+    where, found = f"workloads.{number}.rollout", name or (pools[0] if len(pools) == 1 else "")
+    if found not in pools:
+        near = did_you_mean(found, pools) if found and pools else f"known: {', '.join(pools) or 'none; write cluster.pools'}"
+        yield Problem(f"no pool is named '{found}'; {near}" if found else f"it is not said which pool generates; {near}", where)
+    elif found in trained:
+        yield Problem(f"workloads.{trained[found]} trains pool '{found}' already; one pool has the weights of one", where)
+    trained.setdefault(found, number)
+
+
+def _updates(workload: dict[str, Any], trainer: Trainer, where: str) -> Iterator[Problem]:
+    """Steps of the optimizer on fewer samples than the trainer has ranks."""
+    updates = workload["updates"]
+    parts = updates.trigger * updates.mini_batches
+    samples = workload["prompts"] * workload["samples"] // parts
+    if samples < trainer.dp:
+        of = f" in each of {parts} steps of the optimizer" if parts > 1 else ""
+        message = f"found {samples} samples{of} for the {trainer.dp} ranks of {trainer.name}; each needs at least one in a step"
+        yield Problem(message, f"{where}.updates" if parts > 1 else f"{where}.samples")
 
 
 def _batch(workload: dict[str, Any], trainer: Trainer, where: str) -> Iterator[Problem]:

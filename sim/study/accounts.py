@@ -2,7 +2,8 @@
 
 An agent's calls and tool calls are the rows there are of them, in its life; its tokens are those of the calls that were answered or
 failed, each once (who was called off, or ran out of time, does not count the call it was in); and a sandbox that is still held at the end
-is that of an agent that has not ended. Recorded agents count the tokens of what was recorded, which is another thing.
+is that of an agent that has not ended, or of a grader at work on what one has left. Recorded agents count the tokens of what was recorded,
+which is another thing.
 """
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def accounts(tables: Tables, recorded: np.ndarray, see: Callable[[str, np.ndarra
     for name, total in (("prompt", prompt), ("output", output)):
         mine = agents[f"{name}_tokens"][order]
         see(f"{name} tokens that are not those of its calls", ~replays & np.where(cut, mine > total, mine != total))
-    return len(turns) + len(uses) + _held(found["sandboxes"], agents, see)
+    return len(turns) + len(uses) + _held(found, see)
 
 
 def _rows(numbers: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -64,12 +65,15 @@ def _tokens(tables: Tables, turns: Table, by: np.ndarray, count: int) -> tuple[n
     return prompt, output
 
 
-def _held(boxes: Table, agents: Table, see: Callable[[str, np.ndarray], None]) -> int:
-    """A sandbox that nobody has given back belongs to a workload of which an agent has not ended."""
+def _held(found: dict[str, Table], see: Callable[[str, np.ndarray], None]) -> int:
+    """A sandbox that nobody has given back belongs to a workload of which an agent, or a grader, has not ended."""
+    boxes, agents, grades = found["sandboxes"], found["agents"], found["rl_grades"]
     if not len(boxes):
         return 0
     open_ = np.isnan(agents["end"])
     all_, live = ({agents.labels["workload"][code] for code in np.unique(agents["workload"][which])} for which in (slice(None), open_))
+    graded = grades["workload"][grades["outcome"] == grades.label("outcome", "unfinished")]
+    live |= {grades.labels["workload"][code] for code in np.unique(graded)}
     lost = [code for code, name in enumerate(boxes.labels["workload"]) if name in all_ and name not in live]
     left = np.isin(boxes["workload"], lost) & (boxes["outcome"] == boxes.label("outcome", "unfinished"))
     see("a sandbox that was never given back though all agents have ended", left)

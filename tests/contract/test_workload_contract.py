@@ -97,6 +97,8 @@ class Trains:
 class Controls:
     """Of a pool whose requests all run at once."""
 
+    longest = 10**6, "max_model_len"
+
     def __init__(self, env):
         self.env = env
 
@@ -116,7 +118,7 @@ class Controls:
 class World:
     def __init__(self):
         self.env = simpy.Environment()
-        self.name, self.pool, self.networked = "contract", "serve", False
+        self.name, self.pool, self.networked, self.where = "contract", "serve", False, "workloads.0"
         self.sent, self.moved, self.noted = [], [], []
         self.fresh = 1
         self.count = 0

@@ -20,6 +20,7 @@ from sim.spec.training import problems
 from sim.study.audit import audit
 from sim.study.run import run
 from tests.unit.hybrid_runs import MODEL, plugged, scenario, spans
+from workloads.rollouts.options import Updates
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +149,8 @@ def asked(trainer=None, pools=None, **workload):
     """Paths and messages for a run of reinforcement learning with these options."""
     base = loads(scenario(trainer)).model_dump()
     base["cluster"]["pools"] = [base["cluster"]["pools"][0] | {"name": name} for name in pools or ["rollouts"]]
-    base["workloads"] = [{"kind": "rl", "trainer": "", "rollout": "", "mode": "sync_colocated", **workload}]
+    run = {"kind": "rl", "trainer": "", "rollout": "", "mode": "sync_colocated", "prompts": 8, "samples": 8, "updates": Updates()}
+    base["workloads"] = [{**run, "checkpoint": None, **workload}]
     return [(problem.path, problem.message) for problem in problems(Scenario.model_validate(base))]
 
 

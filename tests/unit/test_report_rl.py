@@ -15,7 +15,7 @@ from sim.report.ladder import block as ladder_block
 from sim.report.ladder import render as ladder_page
 from sim.report.page import render
 from sim.report.text import block
-from sim.study.ladder import Ladder, figures
+from sim.study.ladder import Ladder, figures, others
 from sim.study.metrics import Facts
 
 SCENARIO = {
@@ -107,6 +107,23 @@ def test_nothing_where_nobody_learns():
     facts = Facts(result)
     assert not [*rl.cards(result.summary), *rl.panels(result.summary), *rl.sheets(result.summary), *rl_plots.plots(facts, result.summary)]
     assert rl_ladder.lines([{"name": "one", "rl": None}]) == []
+
+
+def test_a_ladder_says_what_other_traffic_got():
+    got = {"requests": 1200, "completed": 1100, "ttft_p50": 0.25, "ttft_p95": 2.0, "e2e_p50": 9.0, "e2e_p95": 60.0}
+    rows = [{"name": "lent", "busy": 0.5, "others": got}, {"name": "own", "busy": 0.25, "others": got | {"ttft_p50": None}}]
+    first, second = rl_ladder.beside(rows)
+    assert first == ["lent", "1,200", "1,100", "250 ms", "2 s", "9 s", "60 s", "50%"]
+    assert second[3] == "–"
+    assert rl_ladder.beside([{"name": "alone", "busy": 0.5, "others": None}]) == []
+
+
+def test_other_traffic_is_what_does_not_learn(turns):
+    assert others(turns) is None
+    result = queue(0.5, 50)
+    found = others(result)
+    assert (found["requests"], found["completed"]) == (50, 50)
+    assert found["ttft_p95"] == pytest.approx(result.requests["ttft"].quantile(0.95))
 
 
 # -- drawings ------------------------------------------------------------

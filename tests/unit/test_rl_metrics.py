@@ -315,6 +315,15 @@ def test_samples_of_many_calls_are_not_told_to_be_bound_by_engines():
     assert "A sample makes 3 calls" in causes(result)["rl_rollouts"]["text"]
 
 
+def test_samples_that_a_limit_cuts_are_told_where_they_are_many():
+    assert "rl_cut" not in causes(rl_run())
+    result = rl_run()
+    edit(result.tables["rl_samples"], "cut", 11, 1)
+    found = causes(result)["rl_cut"]
+    assert found["share"] == pytest.approx(1 / 8, abs=1e-4)
+    assert found["text"].startswith("Cut off: 12% of the samples that ended ran into a limit, the cap of answers")
+
+
 def test_a_trainer_that_never_waits_binds():
     result = rl_run(mode="async", steps=6)
     for row in range(6):

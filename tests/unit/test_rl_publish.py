@@ -8,11 +8,18 @@ from unittest import mock
 import pytest
 from rl_runs import VARIED, plan, played, rows, scenario
 
+import sim
 from sim.core.request import Request
 from sim.core.rollout import Group, Trajectory
+from workloads.rollouts import turns
 from workloads.rollouts.calls import Work
 from workloads.rollouts.generation import Generation
 
+KINDS = (Group, Trajectory, Request, Work, turns.Work)
+AGENTS = {
+    "agents": {"lead": {"task": 20, "calls": 3, "output": 20, "tools": {"run": 1}}}, "tools": {"run": {"time": "100ms", "observation": 30}},
+    "answers": None, "prompt": None,
+}  # fmt: skip
 COLD = {"engine": {"enable_prefix_caching": False}}
 
 
@@ -88,6 +95,17 @@ def test_what_is_called_off_goes_on():
     prefilled, prompts = computed(result)
     assert prompts == 100 * groups["launched"].sum() + syncs["held"].sum()
     assert prefilled == 100 * groups["launched"].sum() + syncs["held"][:-1].sum()
+
+
+@pytest.mark.parametrize(("gate", "interrupt"), [
+    ({"kind": "slime", "abort_policy": "resume"}, {"kv": "keep"}), ({"kind": "unbounded"}, {"kv": "keep", "abort": "resume"}),
+], ids=["gate", "interrupt"])  # fmt: skip
+def test_what_goes_on_finds_what_was_kept(gate, interrupt):
+    """But for the rest of a block nothing is computed twice, whoever stopped it."""
+    result = asynchronous(interrupt, staleness={**gate, "max_concurrent": 16}, pool={"replicas": 1})
+    again = rows(result, "requests").query("input_tokens > 100 and status == 'completed'")
+    assert len(again) > 3
+    assert (again["input_tokens"] - again["cached_tokens"] <= 16).all()
 
 
 def test_or_begins_again():
@@ -166,8 +184,6 @@ def test_a_relay_holds_one_version():
 def test_over_a_network_versions_take_its_links():
     given = scenario(mode="async", staleness={"kind": "areal", "eta": 1}, answers=VARIED, times={"update": 2.0, "logprob": 0.0})
     given["cluster"]["network"] = {"fabric": "one_switch", "hosts": [{"gpu": "h100_sxm", "count": 2}]}
-    import sim
-
     result = sim.run(given)
     moved = rows(result, "deliveries")
     assert len(moved) == 3
@@ -193,13 +209,13 @@ def left(**changes):
 
     def end(self):
         real(self)
-        kinds = Counter(type(one) for one in gc.get_objects() if type(one) in (Group, Trajectory, Request, Work))
+        kinds = Counter(type(one) for one in gc.get_objects() if type(one) in KINDS)
         kept = (self._visits, self._missing, self._grading, self.ledger._live, self.record._times, self.complete, self.scored, self.pending)
-        found.update({kind.__name__: kinds[kind] for kind in (Group, Trajectory, Request, Work)})
+        found.update({f"{kind.__module__}.{kind.__name__}": kinds[kind] for kind in KINDS})
         found["entries"] = sum(len(one) for one in kept) + self.runner.running()
 
     with mock.patch.object(Generation, "end", end):
-        played(answers={"value": 60, "cap": 100}, times={"update": 0.5, "logprob": 0.0}, **changes)
+        played(**{"prompts": 4, "answers": {"value": 60, "cap": 100}, "times": {"update": 0.5, "logprob": 0.0}, **changes})
     return found
 
 
@@ -208,7 +224,8 @@ def left(**changes):
     {"mode": "async", "staleness": {"kind": "areal", "eta": 1}}, {"mode": "async", "staleness": {"kind": "nemo_rl"}},
     {"mode": "async", "staleness": {"kind": "slime"}, "redundant": 1}, {"dynamic_sampling": {}},
     {"mode": "async", "staleness": {"kind": "verl"}, "interrupt": {"abort": "resume"}, "tail": {"kind": "consolidate"}},
-], ids=["plain", "more", "divided", "batch", "areal", "nemo", "slime", "sampled", "resume"])  # fmt: skip
+    AGENTS, AGENTS | {"mode": "async", "staleness": {"kind": "slime"}},
+], ids=["plain", "more", "divided", "batch", "areal", "nemo", "slime", "sampled", "resume", "agents", "restarted"])  # fmt: skip
 def test_nothing_is_left_of_what_was_trained_on(changes):
     few, many = (left(steps=steps, **changes) for steps in (10, 40))
     assert all(many[key] <= few[key] + 48 for key in few), (few, many)

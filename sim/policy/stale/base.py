@@ -50,6 +50,11 @@ class Staleness(Protocol):
         """Seconds from one look to the next while the bound holds; 0: it is looked at whenever something changed."""
         return 0.0
 
+    @property
+    def resumes(self) -> bool:
+        """Whether groups that it stops may go on where they were."""
+        return False
+
     def may_start(self, ledger: Ledger) -> Room:
         """How many groups may start now. Nothing changes."""
         ...

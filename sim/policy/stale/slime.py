@@ -26,6 +26,10 @@ class Slime(Staleness):
     max_concurrent: Groups | None = None
     max_queue: Groups | None = None
 
+    @property
+    def resumes(self) -> bool:
+        return self.abort_policy == "resume"
+
     def may_start(self, ledger: Ledger) -> Room:
         running = ledger.active + ledger.partial
         seats = (self.max_concurrent or ledger.batch) - running

@@ -3,7 +3,7 @@
 A kind of sync decides without a clock. It is told who sends and who receives, and plans: what the trainer does before anything moves, what
 coordination costs, how bytes travel, and what the engines need to take them in. Its `blocking` says who waits for what:
 
-    blocking    engines stand still from the begin of the sync to its end
+    blocking    engines stand still from when the trainer has its weights together to the end of the sync
     in_flight   they go on while bytes move, and stand still for `load` alone
     pull        the trainer goes on once it has handed the weights to a relay beside it, whence engines fetch them
 
