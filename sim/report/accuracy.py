@@ -71,7 +71,7 @@ def markdown(summary: Summary) -> str:
         "engine on a GPU are fitted end to end on the runs of all other models.", "",
     ]  # fmt: skip
     for table in tables(summary):
-        lines += [f"## {table.title}", "", *_markdown_rows(table), *([f"\n{table.note}"] if table.note else []), ""]
+        lines += [f"## {table.title}", "", *markdown_rows(table), *([f"\n{table.note}"] if table.note else []), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -163,7 +163,8 @@ def _could_not(summary: Summary) -> Table:
     return Table("Could not be done", ("why", "first row", "rows"), rows, 2, "" if rows else "Every chosen row was simulated.")
 
 
-def _markdown_rows(table: Table) -> list[str]:
+def markdown_rows(table: Table) -> list[str]:
+    """A table as Markdown; none where it has no rows."""
     marks = ["---" if i < table.texts else "---:" for i in range(len(table.head))]
     cells = [table.head, tuple(marks), *table.rows] if table.rows else []
     return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells]

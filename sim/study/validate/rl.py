@@ -2,7 +2,7 @@
 
     rows -plan-> scenarios -fit the length laws-> -run-> figures -compare-> errors.csv, and what was assumed for each row
 
-Rows of the file come first, then those of the project's own table (`rl_published.csv`). Speed-ups are over the run of the same group whose
+Rows of the file come first, then those of the project's own table (`rl_published.csv`). Speed-ups are over the run of the same setup whose
 published one is 1. A row that cannot be done is listed with the reason.
 """
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sim.core.errors import BadInput, Problem
 from sim.study.validate import rl_lengths
 from sim.study.validate.rl_figures import Found, figures_of, fit_of
 from sim.study.validate.rl_goals import judged
-from sim.study.validate.rl_plan import Plan, plan_of
+from sim.study.validate.rl_plan import Assumed, Plan, plan_of
 from sim.study.validate.rl_rows import read
 
 COLUMNS = ("id", "metric", "measured", "predicted", "ape")
@@ -74,7 +75,6 @@ class RlSummary:
     def save(self, folder: Path) -> None:
         """errors.csv, could_not.csv and summary.json. Raises BadInput when they cannot be written."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self.errors.to_csv(folder / "errors.csv", index=False, float_format="%.6g")
             pd.DataFrame(self.could_not, columns=["id", "why"]).to_csv(folder / "could_not.csv", index=False)
             (folder / "summary.json").write_text(json.dumps(_plain(self.figures), indent=1) + "\n", encoding="utf-8")
@@ -92,19 +92,23 @@ def validate_rl(
     """
     doing = doing or Doing()
     rows, could_not = gathered(path, own)
+    if out is not None:
+        _writable(out)
     first = [plan_of(row) for row in rows]
     to_fit = {plan.setup: plan for plan in reversed(first) if not plan.reason and plan.fits == plan.fits}
     total, done = len(to_fit) + len(rows), 0
     fits: list[dict[str, Any]] = []
     laws: dict[tuple[Any, ...], rl_lengths.Length] = {}
+    unfit: dict[tuple[Any, ...], str] = {}
     for plan, law in zip(to_fit.values(), _each(doing.fitted, list(to_fit.values()), jobs), strict=True):
         if isinstance(law, str):
-            could_not.append({"id": plan.id, "why": f"its length law could not be fitted, and the default is taken: {law}"})
+            unfit[plan.setup] = f"could not be fitted to gen_s of {plan.id}: {law}"
         else:
             laws[plan.setup] = rl_lengths.Length(law[0], "fitted", f"mean fitted to gen_s of {plan.id} ({plan.fits:g} s) alone")
             fits.append({"id": plan.id, "mean_tokens": law[0], "reported": plan.fits, "simulated": law[1]})
         done = _told(progress, done, total)
     plans = [plan_of(row, laws[plan.setup]) if plan.setup in laws else plan for row, plan in zip(rows, first, strict=True)]
+    plans = [replace(plan, assumed=(*plan.assumed, *_default(unfit.get(plan.setup)))) for plan in plans]
     could_not += [{"id": plan.id, "why": plan.reason} for plan in plans if plan.reason]
     found: dict[str, Found] = {}
     good = [plan for plan in plans if not plan.reason]
@@ -125,6 +129,15 @@ def validate_rl(
     if out is not None:
         summary.save(out)
     return summary
+
+
+def _writable(folder: Path) -> None:
+    """Said before a long run, not after it. Raises BadInput when nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "errors.csv").touch()
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
 def gathered(path: Path, own: bool) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
@@ -155,7 +168,7 @@ def filled(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def errors_of(plans: Iterable[Plan], found: Mapping[str, Found]) -> pd.DataFrame:
-    """COLUMNS for each figure both published and simulated. What a length law was fitted to, and what speed-ups are over, is no prediction."""
+    """COLUMNS for each figure both published and simulated, but for what a law was fitted to and what speed-ups are over."""
     rows = []
     for plan in plans:
         if plan.id not in found:
@@ -176,7 +189,14 @@ def _each(do: Callable[[Plan], Any], plans: Sequence[Plan], jobs: int) -> Iterat
         return
     from joblib import Parallel, delayed
 
+    # Processes that have grown are replaced, which is no fault.
+    warnings.filterwarnings("ignore", "A worker stopped", UserWarning)
     yield from Parallel(n_jobs=jobs, return_as="generator")(delayed(_tried)(do, plan) for plan in plans)
+
+
+def _default(why: str | None) -> list[Assumed]:
+    """That the default length law stayed, if it did for a reason."""
+    return [Assumed("length law", "the default", why)] if why else []
 
 
 def _tried(do: Callable[[Plan], Any], plan: Plan) -> Any:
@@ -195,10 +215,10 @@ def _told(progress: Progress | None, done: int, total: int, more: int = 1) -> in
 
 
 def _speedups(plans: Sequence[Plan], found: Mapping[str, Found]) -> None:
-    """Steps over those of the base of each group, into the figures."""
-    bases = {plan.group: plan for plan in reversed(plans) if plan.id in found and plan.measured.get("speedup_vs_sync") == 1}
+    """Steps over those of the base of each setup, into the figures."""
+    bases = {plan.setup: plan for plan in reversed(plans) if plan.id in found and plan.measured.get("speedup_vs_sync") == 1}
     for plan in plans:
-        base = bases.get(plan.group)
+        base = bases.get(plan.setup)
         if plan.id in found and base is not None:
             own, other = found[plan.id].figures, found[base.id].figures
             if own.get("step_s") and other.get("step_s"):

@@ -16,13 +16,15 @@ from sim.study.result import Result
 from sim.study.run import run
 from sim.study.validate.rl_lengths import fitted
 from sim.study.validate.rl_plan import Plan
+from sim.study.validate.syncs import predicted
 
 # Versions of a run that a length law is fitted with; the first does not count.
 TRIAL = 3
 # Figures of the summary of a run that published rows name: where they are in it.
 SUMMARY = {
     "idle_frac": ("rollout", "idle_frac"), "bubble": ("rollout", "bubble"), "preemptions": ("rollout", "preemptions"),
-    "tail_idle_share": ("tail", "idle_frac"), "tail_last_10_share": ("tail", "last_10_percent"), "tail_gap_share": ("tail", "first_to_last"),
+    "tail_idle_share": ("tail", "idle_frac"), "tail_last_10_share": ("tail", "last_10_percent"),
+    "tail_gap_share": ("tail", "first_to_last"),
     "mfu": ("mfu", "update_full_attention"),
 }  # fmt: skip
 
@@ -36,6 +38,8 @@ class Found(NamedTuple):
 
 def figures_of(plan: Plan) -> Found:
     """Run a plan. Raises BadInput for what cannot be simulated."""
+    if "sync" in plan.scenario:
+        return Found({"sync_s": predicted(**plan.scenario["sync"])}, 0.0)
     result = run(copy.deepcopy(plan.scenario))
     return Found(figures(result, plan), float(result.meta["cpu_s"]))
 
@@ -63,6 +67,8 @@ def figures(result: Result, plan: Plan) -> dict[str, float]:
     for name in plan.measured:
         if name in SUMMARY:
             found[name] = _summarised(result, SUMMARY[name])
+    if "preemptions" in found:
+        found["preemptions"] /= len(steps)
     return found
 
 

@@ -6,17 +6,16 @@ kernel. What the page that published a run says of it, beside the table, is in P
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
-
-GUESS = "judgement"
 
 
 @dataclass(frozen=True)
 class Framework:
     """`gate`: the kind of its bound on staleness, `bound`: its key, `usual`: its default. `share`: of all GPUs, those that generate in an
     asynchronous run that does not say. `mini_batch`: groups of an optimizer step (0: the whole batch), or `mini_batches` of them in a
-    version; `trigger`: updates in one of an asynchronous run. `logprob`: asynchronous runs compute the policy's log-probabilities too. `source` of it all.
+    version; `trigger`: updates in one of an asynchronous run. `logprob`: asynchronous runs compute the policy's log-probabilities too.
+    `reward`: of synchronous runs. `whole`: its bound counts versions. `source` of it all.
     """
 
     gate: str
@@ -33,6 +32,7 @@ class Framework:
     reference: bool = False
     max_num_seqs: int = 256
     memory: float = 0.8
+    reward: dict[str, Any] = field(default_factory=lambda: {"rewards": [{"kind": "rule"}]})
     interrupt: dict[str, str] = field(default_factory=lambda: {"wait": "none", "kv": "recompute", "abort": "resume"})
     whole: bool = True
 
@@ -43,9 +43,12 @@ FRAMEWORKS = {
     "verl": Framework(
         "verl", "staleness_threshold", 0.1, "verl's recipes (DAPO: 512 prompts of 16 samples, mini-batches of 32) and fully_async.md",
         prompts=512, mini_batch=32, trigger=4, whole=False,
+        reward={"rewards": [{"kind": "rule", "workers": 64}], "reward_at": "batch"},
     ),
-    "areal": Framework("areal", "eta", 4, "AReaL's paper: 3/4 of the GPUs generate, 4 mini-batches, eta 4 or 8", share=0.75, mini_batches=4,
-                       max_num_seqs=512, interrupt=RECOMPUTE),
+    "areal": Framework(
+        "areal", "eta", 4, "AReaL's paper: 3/4 of the GPUs generate, 4 mini-batches, eta 4 or 8",
+        share=0.75, mini_batches=4, interrupt=RECOMPUTE,
+    ),
     "nemo": Framework("nemo_rl", "max_trajectory_age_steps", 1, "NeMo-RL's GRPO recipes: one optimizer step a batch, log-probabilities of "
                       "policy and reference, weights updated in flight", logprob=True, reference=True, max_num_seqs=256, interrupt=KEEP),
     "skyrl": Framework("skyrl", "staleness", 4, "SkyRL's defaults", interrupt=KEEP),
@@ -60,18 +63,21 @@ OTHER = Framework("areal", "eta", 1, "an unknown framework: AReaL's rule of a bo
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says of its runs, where `source` and, given, `model` and `mode` are found in the row (regular expressions). `tp`, of
-    engines; `cp` of the trainer; `to_rollout`: seconds until engines serve, of colocated runs.
+    """What a page says of its runs, where `source` and, given, `model`, `mode` and `place` are found in the row (regular expressions).
+    `tp`, of engines; `cp` of the trainer; `to_rollout`: seconds until engines serve, of colocated runs; `runs`: the mode, where the
+    table's word is another.
     """
 
     source: str
     what: str
     model: str = ""
     mode: str = ""
+    place: str = ""
     tp: int = 0
     cp: int = 0
     prompts: int = 0
     samples: int = 0
+    runs: str = ""
     to_rollout: float | None = None
 
 
@@ -85,6 +91,7 @@ PAGES = (
     Page(r"NeMo-RL.*performance", "its text: engines of 16 GPUs", model="235B", tp=16),
     Page(r"NeMo-RL.*performance", "its text: engines of 2 GPUs", model="30B", tp=2),
     Page(r"RollPacker", "the paper: engines of 2 GPUs", tp=2),
+    Page(r"AReaL paper", "its table 7 varies eta of one system, which is synchronous at 0", place="Table 7", runs="async"),
 )  # fmt: skip
 
 
@@ -104,6 +111,7 @@ def framework_of(written: str) -> tuple[Framework, bool]:
 def page_of(row: Any) -> Page:
     """What the page that published a row says beside it; one that says nothing where it is not known."""
     for page in PAGES:
-        if re.search(page.source, row["source"]) and re.search(page.model, row["model"]) and re.search(page.mode, row["mode"]):
+        patterns = ((page.source, "source"), (page.model, "model"), (page.mode, "mode"), (page.place, "place"))
+        if all(re.search(pattern, row[column]) for pattern, column in patterns):
             return page
-    return replace(PAGES[0], source="", what="", tp=0, cp=0)
+    return Page("", "")

@@ -6,6 +6,7 @@ GPUs to a sample that a micro-batch of the longest one fits, and else Megatron, 
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,20 +18,25 @@ from sim.spec.hardware import Gpu, node
 from sim.spec.llm import Llm
 from sim.spec.trainer import Trainer
 
-WEIGHTS = 0.4
+WEIGHTS, MOST_WEIGHTS = 0.4, 0.7
 SIXTEEN_BIT = 2
 SLACK = 0.95
-# Seconds of each optimizer step beside its kernels. prime-rl's figures leave 3.2 s, verl's 7B updates 62 s of 16 steps (physics/trainer.py).
+# Seconds of each optimizer step beside its kernels. prime-rl leaves 3.2 s, verl's 7B updates 62 s of 16 steps (physics/trainer.py).
 OVERHEAD = 3.5
 
 
-def engine_gpus(model: Llm, gpu: Gpu) -> int:
-    """GPUs of a replica: a power of two. Raises BadInput when no number will do."""
+def engine_gpus(model: Llm, gpu: Gpu, gpus: int) -> int:
+    """GPUs of a replica where `gpus` generate: a power of two; fewer where those are no whole number of replicas, if weights take at most
+    MOST_WEIGHTS then. Raises BadInput when no number will do.
+    """
+    wanted = SIXTEEN_BIT * model.params / gpu.memory
     size = 1
-    while SIXTEEN_BIT * model.params / size > WEIGHTS * gpu.memory:
+    while wanted / size > WEIGHTS:
         size *= 2
-        if size > 512:
-            raise BadInput(f"{model.name} fits on no number of {gpu.name}")
+    while gpus % size and wanted / (size // 2 or 1) <= MOST_WEIGHTS and size > 1:
+        size //= 2
+    if gpus % size:
+        raise BadInput(f"{gpus} GPUs that generate are no whole number of engines of {size} {gpu.name}, which {model.name} needs")
     return size
 
 
@@ -63,11 +69,11 @@ def _candidates(model: Llm, gpus: int, longest: int, cp: int) -> Iterator[dict[s
     sizes = [cp] if cp else [1, 2, 4, 8]
     if model.moe_layers:
         micro = {"micro_batch": max(longest, 4096)}
-        for stages in (1, 2, 4, 8, 16):
-            for context in sizes:
-                for spread in (8, 16, 32, 64):
-                    if model.layers >= stages and model.n_experts % spread == 0:
-                        yield {"backend": "megatron", "parallel": {"cp": context, "pp": stages, "ep": spread}, **micro}
+        for offload, stages in itertools.product(("none", "optimizer"), (1, 2, 4, 8, 16)):
+            for context, spread in itertools.product(sizes, (8, 16, 32, 64)):
+                if model.layers >= stages and model.n_experts % spread == 0:
+                    at = {"cp": context, "pp": stages, "ep": spread}
+                    yield {"backend": "megatron", "parallel": at, "offload": offload, **micro}
         return
     micro = {"micro_batch": max(longest, 16_384)}
     for offload in ("none", "optimizer"):

@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 from sim.core.errors import BadInput
 
 SIGMA, RHO = 0.8, 0.5
-# Of wrong answers, those that never end: a judgement. One of a thousand answers then runs to the limit whatever the law, half being right.
-LOOPS, RIGHT = 0.002, 0.5
 LIMIT = 16_384  # tokens, where a row does not say
 USUAL, REASONING = 2500.0, 10_000.0
 REASONS = re.compile(r"distill|\br1\b|-r1|qwq|thinking|reason", re.I)
@@ -36,7 +34,7 @@ class Length(NamedTuple):
 
 
 def default(row: Mapping[str, Any]) -> Length:
-    """What is taken where nothing is known. Guide values: 2,200 to 2,500 tokens of a 7B that is trained on competition problems, 8 to 12
+    """What is taken where nothing is known. Usual are 2,200 to 2,500 tokens of a 7B that is trained on competition problems, 8 to 12
     thousand of models distilled from long chains of thought.
     """
     if REASONS.search(row["model"]):
@@ -55,20 +53,19 @@ def published(mean: float, limit: float) -> Length:
 
 
 def limited(mean: float, limit: float) -> float:
-    """Mean of min(X, limit) for X lognormal with this mean and SIGMA, and of those that never end.
+    """Mean of min(X, limit) for X lognormal with this mean and SIGMA.
 
-    >>> round(limited(1000, 20_000)), limited(1e12, 4096) > 4095
-    (1018, True)
+    >>> round(limited(1000, 1e9)), limited(1e12, 4096) > 4095
+    (1000, True)
     """
     log, gap = math.log(mean) - SIGMA**2 / 2, math.log(limit)
     below, beyond = NORMAL.cdf((gap - log - SIGMA**2) / SIGMA), NORMAL.cdf((log - gap) / SIGMA)
-    loops = LOOPS * (1 - RIGHT)
-    return (1 - loops) * (mean * below + limit * beyond) + loops * limit
+    return mean * below + limit * beyond
 
 
 def answers(length: Length, limit: int) -> dict[str, Any]:
     """`answers` of a scenario."""
-    return {"mean": round(length.mean, 1), "sigma": SIGMA, "cap": limit, "group_rho": RHO, "p_cap": LOOPS}
+    return {"mean": round(length.mean, 1), "sigma": SIGMA, "cap": limit, "group_rho": RHO}
 
 
 def fitted(wanted: float, seconds: Callable[[float], float], start: float) -> tuple[float, float]:
@@ -86,5 +83,5 @@ def fitted(wanted: float, seconds: Callable[[float], float], start: float) -> tu
         middle = middle + step if low < middle + step < high and high - low > 1 else (low + high) / 2
     mean = math.exp(middle)
     if mean < LEAST * 1.05 or mean > MOST / 1.05:
-        raise BadInput(f"no mean length between {LEAST:g} and {MOST:g} tokens makes a round of {wanted:g} s; the nearest takes {found:.3g} s")
+        raise BadInput(f"no mean of {LEAST:g} to {MOST:g} tokens makes a round of {wanted:g} s; the nearest takes {found:.3g} s")
     return mean, found

@@ -10,25 +10,33 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any, NamedTuple
 
-from sim.core.errors import BadInput
+from sim.core.errors import BadInput, Problem
 from sim.spec.hardware import Gpu, gpu
 from sim.spec.llm import Llm, llm, llm_names
 from sim.study.validate import rl_lengths as lengths
-from sim.study.validate.rl_framework import Framework, Page, framework_of, page_of
+from sim.study.validate.rl_framework import Page, framework_of, page_of
 from sim.study.validate.rl_layout import WEIGHTS, engine_gpus, parallel, trainer
 from sim.study.validate.rl_rows import batch_of
 from sim.study.validate.scenario_of import gpu_named, model_named
+from sim.study.validate.syncs import FRAMEWORK, LARGEST
 
 POOL, TRAINER = "rollouts", "train"
-# Versions that are made, those at the begin that do not count, and one more for each version that answers may be old: buffers fill first.
-ROUNDS, FIRST = 6, 1
-ASYNC_ROUNDS, ASYNC_FIRST = 10, 4
+# Versions that count, and those before them that do not: asynchronous runs fill their buffers first.
+COUNTED, FIRST, ASYNC_FIRST, MOST_SKIPPED = 5, 1, 4, 1
+# Tokens of the longest prompt, with room to spare.
+MARGIN = 2048
 BATCH_TOKENS = 8192
-# Seconds that an engine's host adds to a step beside the kernels. The guide's 4 ms a step are all that comes on top of the roofline; small
-# kernels and launches, priced here one by one, are 1.5 ms of them.
+# Seconds that an engine's host adds to a step beside the kernels: 4 ms a step on top of the roofline fit verl's runs on 128 H20, of which
+# small kernels and launches, priced here one by one, are 1.5 ms. One value for all rows; a scheduler that does not run ahead adds 7 ms by
+# the fits to other servers, with which one answer at verl's limit would take longer than its whole round.
 HOST = 2.5e-3
+# Of a reported update or log-probabilities, what the driver takes beside them: samples dealt out, metrics, a step that is logged.
+OTHER = 0.03
+# Parts of a step that follow each other over the step, from which on the row contradicts itself.
+CONTRADICTS = 1.05
 NOTED = {"gen_share": r"rollout ([\d.]+) ?%", "reward_share": r"reward ([\d.]+) ?%", "train_share": r"train ([\d.]+) ?%"}
 THROUGHPUT = re.compile(r"throughput ([\d.]+) ?(k?) tokens/s")
 OTHER_NAMES = {"deepseek-671b": "deepseek-ai/DeepSeek-V3"}
@@ -46,8 +54,8 @@ class Assumed(NamedTuple):
 class Plan:
     """`scenario` as its YAML would give, `measured` figures by metric; with a `reason` it cannot be done and the scenario is empty.
 
-    `inputs` are reported figures that were used, by column. `setup`: runs with one length law; `fits`: the generation time that its mean is
-    fitted to, NaN: none. `group`: runs whose speed-ups are over the same base; `skip`: versions at the begin that do not count.
+    `inputs` are reported figures that were used, by column. `setup`: runs with one length law, and one base of speed-ups; `fits`: the
+    generation time that its mean is fitted to, NaN: none. `skip`: versions at the begin that do not count; `steps`: those of the real run.
     """
 
     id: str
@@ -58,7 +66,6 @@ class Plan:
     assumed: tuple[Assumed, ...] = ()
     reason: str = ""
     setup: tuple[Any, ...] = ()
-    group: tuple[Any, ...] = ()
     length: lengths.Length | None = None
     fits: float = math.nan
     skip: int = FIRST
@@ -66,11 +73,44 @@ class Plan:
 
 
 def plan_of(row: Mapping[str, Any], law: lengths.Length | None = None) -> Plan:
-    """The plan of a row as `rl_rows.read` gives it; `law`: of its setup, in place of the default where no mean length is published."""
+    """The plan of a row as `rl_rows.read` gives it; `law`: of its setup, in place of the default where no mean length is published.
+
+    A row may name a scenario written for it, where its columns cannot say what ran; one of checkpoint-engine is a sync of weights alone.
+    """
     try:
-        return _Reader(row, law).plan()
+        if row["scenario"]:
+            return _written(row)
+        return _sync(row) if row["framework"] == FRAMEWORK else _Reader(row, law).plan()
     except BadInput as error:
-        return Plan(row["id"], reason="; ".join(problem.message for problem in error.problems), measured=measured(row, ""))
+        why = "; ".join(problem.message for problem in error.problems)
+        return Plan(row["id"], reason=f"{why} ({row['note']})" if row["note"] else why, measured=measured(row, ""))
+
+
+def _written(row: Mapping[str, Any]) -> Plan:
+    """The plan of a scenario of `rl_scenarios`: its keys, what it assumes, and which versions count."""
+    import yaml
+
+    file = files("sim.study.validate").joinpath("rl_scenarios", f"{row['scenario']}.yaml")
+    if not file.is_file():
+        raise BadInput(f"scenario '{row['scenario']}' is none that ships with this command; leave the cell empty")
+    told = yaml.safe_load(file.read_text("utf-8"))
+    scenario = {"name": row["id"], **told["scenario"]}
+    mode = scenario["workloads"][0]["mode"]
+    return Plan(
+        row["id"], mode, scenario, measured(row, mode), assumed=tuple(Assumed(*one) for one in told["assumed"]),
+        setup=(row["source"], row["model"], row["gpu"], row["n_gpus"]), skip=told.get("skip", FIRST), steps=row["steps"],
+    )  # fmt: skip
+
+
+def _sync(row: Mapping[str, Any]) -> Plan:
+    if not row["n_gpus"] > 0 or not row["gpu"]:
+        raise BadInput("gpu and n_gpus are wanted of a sync of weights")
+    size = f"{min(int(row['n_gpus']), LARGEST)} GPUs"
+    said = (Assumed("GPUs of an engine", size, "judgement"), Assumed("precision", "that of the checkpoint", "judgement"))
+    return Plan(
+        row["id"], "weight sync", {"sync": {"model": row["model"], "gpu": gpu_named(row["gpu"]), "n_gpus": int(row["n_gpus"])}},
+        measured(row, ""), assumed=said,
+    )  # fmt: skip
 
 
 def mode_of(row: Mapping[str, Any]) -> str:
@@ -83,9 +123,9 @@ def mode_of(row: Mapping[str, Any]) -> str:
     text, alloc = row["mode"].lower(), row["alloc_rollout_train"].lower()
     if re.search(r"one[-_ ]step", text):
         return "one_step_off"
-    if "async" in text:
+    if re.search(r"async|off[-_ ]policy|pipelin", text):
         return "async"
-    if "sync" in text or (not text and row["staleness"] in ("", "0")):
+    if re.search(r"sync|on[-_ ]policy|colocat|hybrid", text) or (not text and row["staleness"] in ("", "0")):
         return "sync_disaggregated" if ":" in alloc else "sync_colocated"
     raise BadInput(f"mode '{row['mode']}' says neither sync, async nor one-step-off")
 
@@ -135,10 +175,13 @@ class _Reader:
     def __init__(self, row: Mapping[str, Any], law: lengths.Length | None):
         self.row, self.law = row, law
         self.said: list[Assumed] = [Assumed(*filled) for filled in row["filled"]]
-        self.mode = mode_of(row)
         self.framework, known = framework_of(row["framework"])
         self.page: Page = page_of(row)
-        if not known:
+        self.mode = self.assume("mode", self.page.runs, self.page.what) if self.page.runs else mode_of(row)
+        parts = row["train_s"] + measured(row, self.mode).get("wait_s", math.nan)
+        if parts > CONTRADICTS * row["step_s"]:
+            self.assume("known inconsistent", f"{parts:g} s of waiting and updates in a step of {row['step_s']:g} s", "the row itself")
+        if not known and self.mode == "async":
             self.assume("framework", f"{row['framework'] or 'not said'}: as {self.framework.gate}", self.framework.source)
 
     def assume(self, what: str, value: Any, source: str) -> Any:
@@ -147,41 +190,57 @@ class _Reader:
 
     def plan(self) -> Plan:
         row = self.row
-        if not row["gpu"]:
-            raise BadInput("gpu: is empty; nothing says on which GPU it ran")
-        model, chip = llm(named(row["model"])), gpu(gpu_named(row["gpu"]))
+        model, chip, (prompts, samples) = self._whole()
         if model.name.rpartition("/")[2].lower() != row["model"].lower():
             self.assume("model", model.name, f"the catalogue's nearest to '{row['model']}'")
-        prompts, samples = self._batch()
         limit = self._limit()
         length = self._length(limit)
         rollout, train = self._split()
         bound, gate = self._gate()
         size = self._engine(model, chip, rollout)
-        versions = ROUNDS if self.mode != "async" else ASYNC_ROUNDS + 2 * min(bound, 6)
-        skip = FIRST if self.mode != "async" else ASYNC_FIRST + min(bound, 6)
+        skip = FIRST if self.mode != "async" else ASYNC_FIRST + int(min(bound, MOST_SKIPPED))
         workload = {
-            "kind": "rl", "name": "rl", "rollout": POOL, "trainer": TRAINER, "mode": self.mode, "steps": int(versions), "prompts": prompts,
-            "samples": samples, "prompt": lengths.PROMPT, "answers": lengths.answers(length, limit), "solving": {"solve_rate_beta": [0.6, 0.6]},
+            "kind": "rl", "name": "rl", "rollout": POOL, "trainer": TRAINER, "mode": self.mode, "steps": skip + COUNTED, "prompts": prompts,
+            "samples": samples, "prompt": lengths.PROMPT, "answers": lengths.answers(length, limit),
+            "solving": {"solve_rate_beta": [0.6, 0.6]},
             **gate, **self._updates(prompts), **self._rewards(),
         }  # fmt: skip
         self.assume("prompts", f"{lengths.PROMPT['mean']} tokens, lognormal", "judgement: problems of competitions")
-        self.assume("spread of lengths", f"lognormal, sigma {lengths.SIGMA}, {lengths.RHO} in common within a group", "guide: 0.7 to 0.9")
-        self.assume("answers that never end", f"{lengths.LOOPS:.1%} of the wrong ones, half being wrong", "judgement")
+        value = f"lognormal, sigma {lengths.SIGMA}, {lengths.RHO} in common within a group"
+        self.assume("spread of lengths", value, "judgement: 0.7 to 0.9")
         scenario = {
             "name": row["id"], "seed": 1, "model": model.name, "workloads": [workload],
             "cluster": {"pools": [self._pool(model, chip, rollout, size, limit)],
                         "trainers": [self._trainer(model, chip, train, limit)]},
         }  # fmt: skip
-        colocated = self.mode == "sync_colocated"
-        fits = row["gen_s"] if (colocated and length.how not in ("published", "fitted")) or (self.law and self.law.how == "fitted") else math.nan
-        fits = fits if colocated and length.how != "published" else math.nan
+        # Only a round that is alone on all GPUs says how long answers were.
+        fits = row["gen_s"] if self.mode == "sync_colocated" and length.how != "published" else math.nan
+        same = (row["source"], model.name, chip.name, row["n_gpus"], limit, self._backend())
         return Plan(
             row["id"], self.mode, scenario, measured(row, self.mode), self._inputs(), tuple(self.said),
-            setup=(row["source"], model.name, chip.name, row["n_gpus"], limit, self._backend()),
-            group=(row["source"], model.name, chip.name, row["n_gpus"], limit, self._backend()),
-            length=length, fits=fits, skip=int(skip), steps=row["steps"],
+            setup=same, length=length, fits=fits, skip=skip, steps=row["steps"],
         )  # fmt: skip
+
+    def _whole(self) -> tuple[Llm, Gpu, tuple[int, int]]:
+        """Model, GPU and batch. Raises BadInput with all that is missing of them."""
+        lacking: list[Problem] = []
+        found: list[Any] = []
+        for read in (self._model, self._chip, self._batch):
+            try:
+                found.append(read())
+            except BadInput as error:
+                lacking += error.problems
+        if lacking:
+            raise BadInput(lacking)
+        return found[0], found[1], found[2]
+
+    def _model(self) -> Llm:
+        return llm(named(self.row["model"]))
+
+    def _chip(self) -> Gpu:
+        if not self.row["gpu"]:
+            raise BadInput("gpu: is empty, and no other row of its source says on which it ran")
+        return gpu(gpu_named(self.row["gpu"]))
 
     def _batch(self) -> tuple[int, int]:
         row, page, usual = self.row, self.page, self.framework
@@ -210,7 +269,8 @@ class _Reader:
     def _length(self, limit: int) -> lengths.Length:
         mean = self.row["mean_response_tokens"]
         found = lengths.published(mean, limit) if mean > 0 else self.law or lengths.default(self.row)
-        self.assume("mean length of answers", f"{lengths.limited(found.mean, limit):,.0f} tokens with the limit", f"{found.how}: {found.source}")
+        tokens = f"{lengths.limited(found.mean, limit):,.0f} tokens with the limit"
+        self.assume("mean length of answers", tokens, f"{found.how}: {found.source}")
         return found
 
     def _split(self) -> tuple[int, int]:
@@ -259,14 +319,16 @@ class _Reader:
         mini = max(1, steps // trigger)
         taking = {}
         if row["train_s"] > 0:
-            taking["update"] = round(row["train_s"] / trigger, 3)
+            taking["update"] = round(row["train_s"] * (1 + OTHER) / trigger, 3)
+            what = f"{OTHER:.0%} of reported times of the trainer"
+            self.assume("what is in no part of a reported step", what, "3 to 7 % of the steps that verl publishes")
         else:
             self.assume("steps of the optimizer in a version", mini * trigger, usual.source)
             self.assume("trainer", "kernels and 3.5 s of each step of the optimizer", "prime-rl: 3.2 s, verl: 3.9 s")
         if row["old_logprob_s"] > 0:
-            taking["logprob"] = round(row["old_logprob_s"], 3)
+            taking["logprob"] = round(row["old_logprob_s"] * (1 + OTHER) / trigger, 3)
         if row["ref_s"] > 0:
-            taking["reference"] = round(row["ref_s"], 3)
+            taking["reference"] = round(row["ref_s"] * (1 + OTHER) / trigger, 3)
         logprob = row["old_logprob_s"] > 0 or (row["train_s"] != row["train_s"] and (colocated or usual.logprob))
         reference = row["ref_s"] > 0 or (row["train_s"] != row["train_s"] and usual.reference)
         found = {"updates": {"trigger": trigger, "mini_batches": mini}, "old_logprob": bool(logprob), "reference": bool(reference)}
@@ -286,24 +348,28 @@ class _Reader:
         return {"switch": switch} if switch else {}
 
     def _rewards(self) -> dict[str, Any]:
-        value = "a rule, 20 ms, and 1 % that hang for 5 s"
-        self.assume("rewards", value, "guide's preset of a math run")
-        return {"rewards": [{"kind": "rule"}]}
+        value = "a rule: 20 ms, and 1 % that hang for 5 s"
+        if self.mode.startswith("sync") and "reward_at" in self.framework.reward:
+            value += "; all of a batch at its end, by 64 processes"
+        self.assume("rewards", value, "judgement")
+        return dict(self.framework.reward) if self.mode.startswith("sync") else {"rewards": [{"kind": "rule"}]}
 
     def _engine(self, model: Llm, chip: Gpu, gpus: int) -> int:
         if self.page.tp:
             size = self.assume("GPUs of an engine", self.page.tp, self.page.what)
         else:
-            size = self.assume("GPUs of an engine", engine_gpus(model, chip), f"the fewest on which weights take {WEIGHTS:.0%} of the memory")
+            source = f"the fewest on which weights take {WEIGHTS:.0%} of the memory"
+            size = self.assume("GPUs of an engine", engine_gpus(model, chip, gpus), source)
         if gpus % size:
             raise BadInput(f"{gpus} GPUs that generate are no whole number of engines of {size}")
         return int(size)
 
     def _pool(self, model: Llm, chip: Gpu, gpus: int, size: int, limit: int) -> dict[str, Any]:
         usual = self.framework
-        longest = limit + 1024
+        longest = limit + MARGIN
         self.assume("engines", f"max_num_seqs {usual.max_num_seqs}, {usual.memory:.0%} of the memory", f"{usual.source}; 16 bits")
-        self.assume("host", f"{1e3 * HOST:g} ms of each step of an engine", "guide: 4 ms a step beside the roofline, small kernels included")
+        source = "4 ms a step beside the roofline, small kernels included, which fit verl's runs on 128 H20: a judgement"
+        self.assume("host", f"{1e3 * HOST:g} ms of each step of an engine", source)
         laid = parallel(size, model, chip)
         if laid.get("tp") != size:
             self.assume("layout of an engine", laid, "matrices are divided within a host")
@@ -314,7 +380,7 @@ class _Reader:
         return {"name": POOL, "gpu": chip.name, "replicas": gpus // size, "parallel": laid, "precision": "bf16", "engine": engine}
 
     def _trainer(self, model: Llm, chip: Gpu, gpus: int, limit: int) -> dict[str, Any]:
-        keys = trainer(model, chip, gpus, limit + 1024, self.page.cp)
+        keys = trainer(model, chip, gpus, limit + MARGIN, self.page.cp)
         if not self.row["train_s"] > 0:
             self.assume("layout of the trainer", f"{keys['backend']} {keys['parallel']}", "the first that fits")
         return {"name": TRAINER, "gpu": chip.name, "gpus": gpus, **({"shares": POOL} if self.mode == "sync_colocated" else {}), **keys}
@@ -325,8 +391,3 @@ class _Reader:
 
     def _inputs(self) -> dict[str, float]:
         return {name: self.row[name] for name in ("train_s", "old_logprob_s", "ref_s", "mean_response_tokens") if self.row[name] > 0}
-
-
-def framework_named(row: Mapping[str, Any]) -> Framework:
-    """The framework of a row."""
-    return framework_of(row["framework"])[0]

@@ -48,13 +48,25 @@ def rows() -> list[Row]:
     return [_row(row) for row in csv.DictReader(lines) if row["framework"] == FRAMEWORK]
 
 
+def predicted(model: str, gpu: str, n_gpus: int) -> float:
+    """Seconds from weights that are registered to engines that have them."""
+    return _seconds(_plan(model, gpu, n_gpus)[1])
+
+
 def _row(row: dict[str, str]) -> Row:
-    model, gpus = llm(row["model"]), int(row["n_gpus"])
-    each = min(gpus, LARGEST)
+    gpus = int(row["n_gpus"])
+    ends, plan = _plan(row["model"], row["gpu"].lower(), gpus)
+    return Row(row["id"], row["model"], row["gpu"], gpus, row["source"], float(row["reported"]), _seconds(plan), ends, plan)
+
+
+def _plan(name: str, gpu: str, gpus: int) -> tuple[Ends, Plan]:
+    model, each = llm(name), min(gpus, LARGEST)
     layout, precision = Parallel(tp=each), Precision.model_validate(FORMATS[model.checkpoint])
-    pool = Pool(gpu=row["gpu"].lower(), replicas=gpus // each, parallel=layout, precision=precision)
-    ends = registered(model, pool)
+    ends = registered(model, Pool(gpu=gpu, replicas=gpus // each, parallel=layout, precision=precision))
     plan: Plan = SYNCS.make({"kind": KIND}).plan(ends)
+    return ends, plan
+
+
+def _seconds(plan: Plan) -> float:
     # What comes before, out of the trainer's GPUs into host memory, is not in the published time.
-    predicted = plan.fixed + plan.move + plan.load
-    return Row(row["id"], row["model"], row["gpu"], gpus, row["source"], float(row["reported"]), predicted, ends, plan)
+    return plan.fixed + plan.move + plan.load
