@@ -14,6 +14,7 @@ from sim.report.words import dollars, number, percent, seconds
 from sim.study.rl_compare import Comparison, compare_figures
 
 HEADS = ("Step", "GPUs", "Mode", "A step", "Times as fast", "Per GPU", "Trainer waits", "Engines idle", "Bubble", "Staleness", "$ a step")
+BESIDE = ("Step", "Other requests", "Completed", "First token, p50", "p95", "End, p50", "p95", "GPUs of engines busy")
 SEEN = 0.004  # share of the longest step that can be seen
 # Causes in the order they are stacked: words, colour, opacity.
 LOOKS = {
@@ -24,11 +25,14 @@ LOOKS = {
 
 
 class Learned(NamedTuple):
-    """What the page of a ladder shows: who won and why, line by line, rows of cells as in `HEADS`, drawings."""
+    """What the page of a ladder shows: who won and why, line by line, rows of cells as in `HEADS`, drawings, and where there is other
+    traffic what it got, rows of cells as in `BESIDE`.
+    """
 
     lines: list[str]
     rows: list[list[str]]
     plots: list[Plot]
+    others: list[list[str]]
 
 
 def learned(rows: Sequence[Mapping[str, Any]]) -> Learned | None:
@@ -40,7 +44,7 @@ def learned(rows: Sequence[Mapping[str, Any]]) -> Learned | None:
 
     with rc_context(STYLE):
         drawn = [_steps(found.rows), *([_terms(found.rows)] if len(found.rows) > 1 else [])]
-    return Learned(found.lines, [cells(row) for row in found.rows], drawn)
+    return Learned(found.lines, [cells(row) for row in found.rows], drawn, beside(rows))
 
 
 def compared(rows: Sequence[Mapping[str, Any]]) -> Comparison | None:
@@ -61,16 +65,29 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
+def beside(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What other traffic got on each rung; nothing where there is none."""
+    if not all(row.get("others") for row in rows):
+        return []
+    return [[
+        row["name"], f"{one['requests']:,}", f"{one['completed']:,}",
+        *(seconds(one[name]) for name in ("ttft_p50", "ttft_p95", "e2e_p50", "e2e_p95")), percent(row["busy"]),
+    ] for row in rows for one in [row["others"]]]  # fmt: skip
+
+
 def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The table as text, and why; empty where there is nothing to compare."""
     found = compared(rows)
     if found is None:
         return []
-    table = [list(HEADS), *(cells(row) for row in found.rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(HEADS))]
+    others = beside(rows)
+    return [*_table([list(HEADS), *(cells(row) for row in found.rows)]), *(_table([list(BESIDE), *others]) if others else []), *found.lines]
+
+
+def _table(table: list[list[str]]) -> list[str]:
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     widths[0] *= -1
-    text = ["  ".join(f"{cell:{'<' if w < 0 else '>'}{abs(w)}}" for cell, w in zip(line, widths, strict=True)) for line in table]
-    return [*text, *found.lines]
+    return ["  ".join(f"{cell:{'<' if w < 0 else '>'}{abs(w)}}" for cell, w in zip(line, widths, strict=True)) for line in table]
 
 
 def _steps(rows: Sequence[Mapping[str, Any]]) -> Plot:

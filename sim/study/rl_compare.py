@@ -29,6 +29,8 @@ WORDS = {
 }  # fmt: skip
 # Of the first run's step: a difference below it is none.
 SAME = 0.02
+# Of the mean length of the first run's samples: more than that, and work was saved by training on other answers.
+BIASED = 0.05
 
 
 class Comparison(NamedTuple):
@@ -84,6 +86,7 @@ def _row(one: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
         "breakdown": dict(one["breakdown"]["seconds"]), "trainer_idle_frac": one["trainer_idle_frac"],
         "rollout_idle_frac": one["rollout"]["idle_frac"], "bubble": one["rollout"]["bubble"],
         "lag_mean": one["staleness"]["lag_mean"]["mean"] if one["staleness"] else None, "usd_per_step": one["money"]["usd_per_step"],
+        "x_length": _times(_length(one), _length(first)),
     }  # fmt: skip
 
 
@@ -91,6 +94,12 @@ def _samples(one: Mapping[str, Any]) -> float:
     """Samples trained on per step."""
     figures = one["throughput"]["trained_samples_per_s"], one["step_s"]["mean"]
     return float(figures[0] * figures[1])
+
+
+def _length(one: Mapping[str, Any]) -> float:
+    """Tokens of a sample that is trained on, the mean."""
+    trained = one["lengths"]["trained"]
+    return float(trained["mean"]) if trained else 0.0
 
 
 def _work(one: Mapping[str, Any], scale: float) -> dict[str, float]:
@@ -123,7 +132,7 @@ def _verdict(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     else:
         word = f"lost: {whose}"
     text = word + (f". Gained: {gained}" if gained else "") + (f". Lost: {lost}" if lost else "") + "."
-    return text + _split(row, first) + _fleet(row, first)
+    return text + _split(row, first) + _bias(row, first) + _fleet(row, first)
 
 
 def _split(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
@@ -137,10 +146,23 @@ def _split(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
     gpus, before = row["gpus"], first["gpus"]
     than = "more" if longer > g + h else "less"
     return (
-        f" Generation on {gpus['rollout']} GPUs (before: {before['rollout']}) took {x_g:.2f} times as long, updates on {gpus['train']} "
+        f" Generation on {_gpus(gpus['rollout'])} (before: {before['rollout']}) took {x_g:.2f} times as long, updates on {gpus['train']} "
         f"(before: {before['train']}) {x_h:.2f} times: the longer of both is {role}, {lasting(longer)}, {than} than the {lasting(g + h)} "
         "of one after the other."
     )
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU{'s' if count != 1 else ''}"
+
+
+def _bias(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:
+    """Whether it trains on other answers, shorter in the main, as over-sampling and dropping what is late do."""
+    times = row["x_length"]
+    if times is None or abs(times - 1) <= BIASED:
+        return ""
+    which, fast = "shorter" if times < 1 else "longer", row["speedup"] * times
+    return f" It trains on {which} answers, {times:.2f} times as long: by tokens it is {fast:.2f} times as fast."
 
 
 def _fleet(row: Mapping[str, Any], first: Mapping[str, Any]) -> str:

@@ -9,9 +9,27 @@ from typing import Any
 
 import numpy as np
 
+from sim.study.facts import Tables
 from sim.study.metric import ratio
-from sim.study.rl_run import Rows, Run
+from sim.study.rl_run import Rows, Run, runs
 from sim.study.spread import distribution
+
+HOUR = 3600.0
+
+
+def rented_usd(tables: Tables, end: float) -> float | None:
+    """What judges cost that somebody rents out by the time they are busy, which ends with the run where a case is under way then; None
+    where there are none.
+    """
+    rented = [(run.rows("rl_grades"), run.one["rented"]) for run in runs(tables) if run.one.get("rented")]
+    if not rented:
+        return None
+    total = 0.0
+    for rows, prices in rented:
+        worked = np.where(np.isnan(rows["end"]), end, rows["end"]) - rows["start"] - rows["queued"]
+        whose = np.array([prices.get(name, 0.0) for name in rows.labels["grader"]])
+        total += float((worked * whose[rows["grader"]]).sum()) / HOUR if len(rows) else 0.0
+    return total
 
 
 def grades(run: Run) -> dict[str, dict[str, Any]] | None:

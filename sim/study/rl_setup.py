@@ -24,7 +24,8 @@ SERVERS = ("workers", "concurrency")
 
 def setups(world: World) -> list[dict[str, Any]]:
     """One entry for each workload of kind `rl`: name, pool, trainer, mode, GPUs of both roles, whether they are the same, groups per
-    version, samples per group, the options of its gate (None: rounds), servers of each grader where it has a number of them, and `peak`;
+    version, samples per group, the options of its gate (None: rounds), servers of each grader where it has a number of them, dollars per
+    hour of those that are `rented`, and `peak`;
     `filtered`: groups may be rejected; `alone`: nobody but rollouts asks the pool on its behalf; `sandboxes`: the pools it asks for some.
     """
     names = world.recorder.tables["requests"].labels["workload"]
@@ -40,8 +41,9 @@ def _setup(world: World, name: str, run: Any) -> dict[str, Any]:
         "name": name, "pool": pool.name, "trainer": trainer, "mode": run.mode,
         "colocated": world.trainers[trainer].spec.shares == pool.name,
         "gpus_rollout": pool.replicas * pool.parallel.gpus, "gpus_train": world.trainers[trainer].spec.gpus,
-        "prompts": run.prompts, "samples": run.samples, "gate": _options(run.staleness),
+        "steps": run.steps, "prompts": run.prompts, "samples": run.samples, "gate": _options(run.staleness),
         "graders": {one.name or one.kind: _servers(one) for one in run.rewards},
+        "rented": {one.name or one.kind: price for one in run.rewards if (price := vars(one).get("price_per_hour")) is not None},
         "filtered": run.dynamic_sampling is not None, "alone": _alone(run, pool.name, pools),
         "sandboxes": sorted({run.sandboxes[key] for key in run.sandboxes}),
         "peak": peak(world.models[at], world.memories[at].blocks * pool.engine.block_size),

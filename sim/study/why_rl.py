@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 TAIL = 0.2
 # Of the prompts computed, those computed again.
 AGAIN = 0.1
+# Of the samples, those that a limit cut.
+CUT = 0.05
 WORDS = {
     "logprob": "log-probabilities of the policy", "reference": "log-probabilities of the reference", "update": "the update",
     "checkpoint": "checkpoints", "validation": "validation", "data": "loading data",
@@ -30,7 +32,8 @@ def reasons(facts: Facts) -> Iterator[Reason | None]:
     for name, one in found.items():
         if one is not None:
             said = f"{name}: " if len(found) > 1 else ""
-            for reason in (_rollouts(one), _trainer(one), _tail(one), _reward(one), _sync(one), _stops(one), _again(one), _waste(one)):
+            for reason in (_rollouts(one), _trainer(one), _tail(one), _reward(one), _sync(one), _stops(one), _again(one), _waste(one),
+                           _cut(one)):  # fmt: skip
                 yield None if reason is None else reason._replace(text=said + reason.text)
 
 
@@ -155,3 +158,12 @@ def _waste(one: dict[str, Any]) -> Reason | None:
     first = sorted(lost["by_share"].items(), key=lambda item: -item[1])[:3]
     said = ", ".join(f"{name.replace('_', ' ')} {_percent(share)}" for name, share in first)
     return Reason("rl_waste", lost["share"], f"Tokens in vain: {_percent(lost['share'])} of all that were generated ({said}).")
+
+
+def _cut(one: dict[str, Any]) -> Reason | None:
+    """A limit of length decides for many what comes of them."""
+    share, turns = one["lengths"]["generated_cut"], one["lengths"]["turns"] or 1.0
+    if not share or share < CUT:
+        return None
+    limit = "the context of the agent or the engines' max_model_len" if turns > 1 else "the cap of answers or of the tail policy"
+    return Reason("rl_cut", share, f"Cut off: {_percent(share)} of the samples that ended ran into a limit, {limit}, and count as wrong.")

@@ -82,6 +82,17 @@ def test_an_answer_that_was_cut_has_no_program():
     assert not play.verdicts[0, 0].masked
 
 
+def test_a_time_out_adapts_by_all_that_is_known_when_tests_begin():
+    """Both are asked at once; there is room for one, so that the second knows how long the tests of the first took."""
+    options = {**CODE, "time": "1s", "timeout": "10s", "adaptive": {"factor": 2, "min": "0.5s"}}
+    pair = [(0, case(0, samples=2, right=1.0)), (0, case(1, samples=2, right=0.0))]
+    one = {"nodes": 1, "node": {"cores": 1, "memory": "1GB", "disk": "100GB"}}
+    first, second = (graded(options, pair, pool)[0] for pool in ({}, one))
+    assert first.outcome.tolist() == second.outcome.tolist() == ["ok", "timeout"]
+    work = [(rows.end - rows.start - rows.queued)[1] for rows in (first, second)]
+    assert work[0] - work[1] == pytest.approx(10 - 2)
+
+
 def test_an_adaptive_time_out_cuts_the_tail():
     options = {**CODE, "time": {"median": "0.2s", "sigma": 0.5}, "timeout": "10s"}
     cases = [(5 * number, case(number, samples=8)) for number in range(160)]

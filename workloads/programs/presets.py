@@ -17,18 +17,18 @@ MERGED = (("agents",), ("agents", None), ("tools",), ("tools", None), ("apis",),
           *(("agents", None, part) for part in ("context", "budget", "sandbox", "retries", "tools")))  # fmt: skip
 
 
-def names() -> list[str]:
-    """Every preset, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+def names(folder: Path = FOLDER) -> list[str]:
+    """Every preset of a folder, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def load(name: str) -> dict[str, Any]:
+def load(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     """The keys of a preset. Raises BadInput naming the nearest presets."""
     import yaml
 
-    if name not in names():
-        raise BadInput([Problem(f"unknown preset '{name}'; {did_you_mean(name, names())}", "preset")])
-    content: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    if name not in names(folder):
+        raise BadInput([Problem(f"unknown preset '{name}'; {did_you_mean(name, names(folder))}", "preset")])
+    content: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
     return {key: value for key, value in content.items() if key != "source"}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sim.core.errors import BadInput, Problem, did_you_mean
+from workloads.programs import presets as agents
 from workloads.rollouts import team
 
 FOLDER = Path(__file__).parents[1] / "presets" / "rl"
@@ -24,17 +24,12 @@ OF_ROUNDS = ("interrupt", "redundant", "tail", "reward_at")
 
 def names() -> list[str]:
     """Every preset, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return agents.names(FOLDER)
 
 
 def load(name: str) -> dict[str, Any]:
     """The keys of a preset. Raises BadInput naming the nearest presets."""
-    import yaml
-
-    if name not in names():
-        raise BadInput([Problem(f"unknown preset '{name}'; {did_you_mean(name, names())}", "preset")])
-    content: dict[str, Any] = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    return {key: value for key, value in content.items() if key != "source"}
+    return agents.load(name, FOLDER)
 
 
 def complete(options: Mapping[str, Any]) -> dict[str, Any]:
