@@ -183,10 +183,17 @@ class Rl(Traffic):
         return Gated(world, self, learner, publisher), generation
 
     def _fits(self, world: Client, control: Any) -> None:
-        """Raises BadInput where the longest answer to the longest prompt of the run finds no room in a replica."""
+        """Raises BadInput where the longest answer to the longest prompt of the run finds no room in a replica; remarks on agents that may
+        find none.
+        """
+        room, why = control.longest
+        for name, kind in self.agents.items():
+            most = kind.context.max
+            if most is not None and most > room and kind.model in ("", self.rollout):
+                held = f"a replica holds {room:,} of a request ({why})"
+                world.remark(f"agent {name} may use {most:,} tokens of context, but {held}: who reaches that is cut, and wrong")
         if self.answers is None or self.prompt is None:
             return
-        room, why = control.longest
         prompt = longest(self.prompt, min(self.steps * self.prompts, self.data_prompts))
         answer = min(self.answers.longest(self.steps), self.tail.limit(10**9) if self.tail is not None else 10**9)
         if prompt + answer > room:

@@ -273,3 +273,9 @@ def test_cut_anywhere_the_tables_are_whole(changes, duration):
     assert len(samples) == groups["launched"].sum()
     assert mine(result) == samples["tokens"].sum() + rows(result, "rl_waste").query("reason == 'in_flight'")["tokens"].sum()
     assert samples["begun"].notna().all()
+
+
+def test_agents_with_more_context_than_a_replica_holds_are_remarked_on():
+    agent = {"task": 50, "calls": 2, "output": 20, "tools": {"look": 1}, "context": {"max": 200_000}}
+    result = played(answers=None, prompt=None, agents={"solver": agent}, tools={"look": {"time": "1s", "observation": 10}}, steps=1)
+    assert [text for text in result.meta["remarks"] if "agent solver may use 200,000 tokens" in text]
