@@ -1,0 +1,282 @@
+"""What a plan chooses among: every combination of the choices in `plan`, each a scenario of its own but for how many replicas it has.
+
+A layout that cannot be (memory, heads that do not divide, an unpriced GPU) is refused before any run, with the reason. Money is that of the
+GPUs of all pools and trainers, whether used or not; of a pool that is scaled, only what it has at the least is known before a run.
+"""
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sim.core.errors import BadInput, Problem, did_you_mean
+from sim.physics.memory import divide
+from sim.physics.step import EngineStep
+from sim.spec import compose
+from sim.spec.hardware import gpu, node
+from sim.spec.keys import Keys
+from sim.spec.layout import Parallel
+from sim.spec.lending import lenders
+from sim.spec.llm import llm
+from sim.spec.load import located, plain, whole
+from sim.spec.plan import Search
+from sim.spec.prices import terms
+from sim.spec.scenario import Pool, Scenario
+from sim.spec.trainer import Trainer
+from sim.spec.training import home, residual
+from sim.spec.yaml_marks import Document
+from sim.study.space import values
+
+SAME = "it is the same as"
+STUDY = ("ladder", "curve", "sweep", "plan")
+
+
+@dataclass
+class Layout:
+    """`choices` by what they are called; `scenario` has one replica of the pool (`pool`: its place), None where `refused` says why."""
+
+    choices: dict[str, Any]
+    pool: int
+    scenario: Scenario | None
+    refused: str = ""
+
+    @property
+    def words(self) -> str:
+        """What it is called."""
+        return ", ".join(_word(name, value) for name, value in self.choices.items()) or "as written"
+
+    def sized(self, replicas: int, scenario: Scenario | None = None) -> Scenario:
+        """Its scenario, or that scenario of it, with so many replicas; of a pool that is scaled, at most so many."""
+        made = scenario or self.whole
+        pools = list(made.cluster.pools)
+        mine = pools[self.pool]
+        change: dict[str, Any] = {"replicas": replicas}
+        if mine.autoscale is not None:
+            least = min(mine.autoscale.min, replicas)
+            change = {"autoscale": mine.autoscale.model_copy(update={"min": least, "max": replicas}), "replicas": max(least, 1)}
+        pools[self.pool] = mine.model_copy(update=change)
+        # A trainer on the GPUs of the pool has all of them.
+        trainers = tuple(
+            one.model_copy(update={"gpus": replicas * mine.parallel.gpus}) if one.shares == mine.name else one
+            for one in made.cluster.trainers
+        )
+        return made.model_copy(update={"cluster": made.cluster.model_copy(update={"pools": tuple(pools), "trainers": trainers})})
+
+    @property
+    def fixed(self) -> bool:
+        """Whether what it costs is known before a run: nothing comes and goes."""
+        return self.mine.autoscale is None
+
+    @property
+    def whole(self) -> Scenario:
+        """The scenario of a layout that is not refused."""
+        assert self.scenario is not None, self.refused
+        return self.scenario
+
+    @property
+    def mine(self) -> Pool:
+        """The pool that is sized."""
+        return self.whole.cluster.pools[self.pool]
+
+    @cached_property
+    def step(self) -> EngineStep:
+        """The step model of a replica."""
+        return EngineStep(llm(self.mine.model or self.whole.model), gpu(self.mine.gpu), self.mine)
+
+    @cached_property
+    def room(self) -> int:
+        """KV tokens of a replica."""
+        left = residual(self.whole.cluster, self.mine.name)
+        found = divide(llm(self.mine.model or self.whole.model), gpu(self.mine.gpu), self.mine, "", left)
+        return found.blocks * self.mine.engine.block_size
+
+    def hourly(self, replicas: int) -> float:
+        """Dollars per hour for GPUs with so many replicas; of a pool that is scaled the least."""
+        scenario, pools = self.sized(replicas), 0.0
+        owners = lenders(scenario.cluster)
+        for pool in scenario.cluster.pools:
+            if pool.name in owners:
+                continue
+            count = pool.replicas if pool.autoscale is None else pool.autoscale.min
+            paid = terms(scenario.prices, pool, gpu(pool.gpu).name, gpu(pool.gpu).price_per_hour)
+            kept = max(paid.reserved, 0)
+            rate = (kept * (paid.price or 0.0)) + max(count - kept, 0) * (paid.beyond or 0.0) if kept else count * (paid.price or 0.0)
+            pools += pool.parallel.gpus * rate
+        return pools + sum(_trainer(scenario, one) for one in scenario.cluster.trainers if one.shares is None)
+
+    def gpus(self, replicas: int) -> int:
+        """GPUs of all pools, as many as they may have, and of trainers with GPUs of their own."""
+        cluster = self.sized(replicas).cluster
+        owned = [(pool.autoscale.max if pool.autoscale else pool.replicas, pool) for pool in cluster.pools if pool.shares is None]
+        return sum(count * pool.parallel.gpus for count, pool in owned) + sum(one.gpus for one in cluster.trainers if one.shares is None)
+
+    def nodes(self, replicas: int) -> tuple[int, int]:
+        """Nodes that the replicas of the pool take, and GPUs of those that stay free."""
+        host, each = node(self.mine.node or gpu(self.mine.gpu).node), self.mine.parallel.gpus
+        per_node = host.gpus // each
+        count = math.ceil(replicas / per_node) if per_node else replicas * math.ceil(each / host.gpus)
+        return count, count * host.gpus - replicas * each
+
+
+class Layouts(Sequence[Layout]):
+    """All layouts of a plan; each is made when it is asked for. Raises BadInput, at the lines of the file, for a search that is empty or
+    contradicts itself.
+    """
+
+    def __init__(self, scenario: Scenario, search: Search, document: Document):
+        self.search, self._scenario = search, scenario
+        self.pool = _pool(scenario, search)
+        self.axes = _axes(scenario, search, self.pool, document.data)
+        # Changes go over what was written, so that what is left to its default may change with them.
+        data = {key: value for key, value in document.data.items() if key not in STUDY}
+        self._document = Document(data, {at: place for at, place in document.places.items() if not at or at[0] not in STUDY})
+        self._made: dict[int, Layout] = {}
+        self._names: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return math.prod(len(choices) for choices in self.axes.values())
+
+    def __getitem__(self, place: Any) -> Layout:
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        if place not in self._made:
+            self._made[place] = self._make(self.picks(place))
+        return self._made[place]
+
+    def picks(self, place: int) -> tuple[int, ...]:
+        """Which choice of each axis a layout has."""
+        found = []
+        for size in reversed([len(choices) for choices in self.axes.values()]):
+            place, pick = divmod(place, size)
+            found.append(pick)
+        return tuple(reversed(found))
+
+    def place(self, picks: Sequence[int]) -> int:
+        """The layout of these choices."""
+        place = 0
+        for pick, choices in zip(picks, self.axes.values(), strict=True):
+            place = place * len(choices) + pick
+        return place
+
+    def _make(self, picks: tuple[int, ...]) -> Layout:
+        sets: dict[str, Any] = {}
+        chosen: dict[str, Any] = {}
+        for pick, (name, choices) in zip(picks, self.axes.items(), strict=True):
+            value, changes = choices[pick]
+            sets |= changes
+            chosen[name] = value
+        if self._scenario.cluster.pools[self.pool].autoscale is None:
+            sets[f"cluster.pools.{self.pool}.replicas"] = 1
+        try:
+            layout = Layout(chosen, self.pool, whole(self._shared(compose.change(self._document, sets))))
+            _ = layout.room, layout.hourly(1)  # refuses what does not fit, and what has no price
+        except BadInput as error:
+            return Layout(chosen, self.pool, None, "; ".join(dict.fromkeys(problem.message for problem in error.problems)))
+        same = self._names.setdefault(repr(plain(layout.scenario)), layout.words)
+        return layout if same == layout.words else Layout(chosen, self.pool, None, f"{SAME} {same}")
+
+    def _shared(self, document: Document) -> Document:
+        """The same with trainers on the GPUs of the pool on all those that one replica has."""
+        cluster = document.data["cluster"]
+        mine = cluster["pools"][self.pool]
+        each = Parallel.model_validate(mine["parallel"]).gpus if isinstance(mine.get("parallel"), dict) else 1
+        for trainer in cluster.get("trainers") or ():
+            if trainer.get("shares") == self._scenario.cluster.pools[self.pool].name:
+                trainer["gpus"] = each
+        return document
+
+
+def _axes(scenario: Scenario, search: Search, pool: int, data: Mapping[str, Any]) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
+    """By name what may be chosen, each with the keys it sets."""
+    mine, here = scenario.cluster.pools[pool], f"cluster.pools.{pool}"
+    own = {"gpu": search.gpu, "parallel": search.parallel, "precision": search.precision}
+    keys = {name: (f"{here}.{name}", axis) for name, axis in own.items() if axis is not None}
+    keys |= {f"engine.{name}": (f"{here}.engine.{name}", axis) for name, axis in search.engine.items()}
+    if search.commitment is not None:
+        keys["commitment"] = (f"prices.commitment.{mine.name}", search.commitment)
+    keys |= {key: (key, axis) for key, axis in search.vary.items()}
+    problems = list(_contradictions(scenario, search, mine, here))
+    known, found = Keys(data, tuple(key for key, _ in keys.values())), {}
+    for name, (key, axis) in keys.items():
+        at = f"plan.vary.{name}" if name in search.vary else f"plan.{name}"
+        try:
+            integers = known.whole(key)
+        except BadInput as error:
+            problems += [problem._replace(path=at) for problem in error.problems]
+            continue
+        choices = values(axis, integers)
+        if not choices:
+            problems.append(Problem("nothing to choose from: no whole number lies between min and max", at))
+        found[_called(name, scenario)] = [(choice, {key: choice}) for choice in choices]
+    for number, one in enumerate(search.alternatives):
+        for key in one.set:
+            try:
+                known.whole(key)
+            except BadInput as error:
+                problems += [problem._replace(path=f"plan.alternatives.{number}.set") for problem in error.problems]
+    if search.alternatives:
+        found["alternative"] = [(one.name, dict(one.set)) for one in search.alternatives]
+    if problems:
+        raise BadInput(located(problems, scenario))
+    return found
+
+
+def _contradictions(scenario: Scenario, search: Search, mine: Pool, here: str) -> Iterator[Problem]:
+    size = f"{here}.replicas"
+    for key in search.vary:
+        word = key.removeprefix(f"{here}.")
+        if key in (size, f"{here}.autoscale.max"):
+            yield Problem("how many replicas the pool has is what is searched; bound it with plan.replicas", f"plan.vary.{key}")
+        elif vars(search).get(word) is not None or word.removeprefix("engine.") in search.engine:
+            yield Problem(f"plan.{word} chooses it already; leave one of them out", f"plan.vary.{key}")
+    for number, one in enumerate(search.alternatives):
+        for key in one.set:
+            if key in search.vary or key == size:
+                yield Problem(f"{key} is chosen elsewhere in the plan too; leave one of them out", f"plan.alternatives.{number}.set")
+    if search.gpu is not None and mine.price_per_hour is not None:
+        message = "the GPU is to be chosen, but the pool has a price_per_hour of its own, which would hold for all; name a price book"
+        yield Problem(message, "plan.gpu")
+    if search.commitment is not None and scenario.prices is None:
+        yield Problem("GPUs are bought on other terms only with a price book; write prices: {book: neocloud}", "plan.commitment")
+
+
+def _pool(scenario: Scenario, search: Search) -> int:
+    names = [pool.name for pool in scenario.cluster.pools]
+    if search.pool is None and len(names) == 1:
+        return 0
+    if search.pool is None:
+        message = f"missing; there are several pools ({', '.join(names)}): say which is sized" if names else "there is no pool to be sized"
+        raise BadInput(located([Problem(message, "plan.pool")], scenario))
+    if search.pool not in names:
+        raise BadInput(located([Problem(f"no pool is named '{search.pool}'; {did_you_mean(search.pool, names)}", "plan.pool")], scenario))
+    return names.index(search.pool)
+
+
+def _trainer(scenario: Scenario, one: Trainer) -> float:
+    """Dollars per hour of a trainer with GPUs of its own."""
+    bought = home(scenario.cluster, one) or Pool(name=one.name, gpu=one.gpu, price_per_hour=one.price_per_hour)
+    paid = terms(scenario.prices, bought, gpu(one.gpu).name, gpu(one.gpu).price_per_hour)
+    return one.gpus * (paid.price or 0.0)
+
+
+def _word(name: str, value: Any) -> str:
+    """
+    >>> _word("parallel", {"tp": 2}), _word("gpu", "h100_sxm"), _word("engine.max_num_seqs", 64), _word("precision", "fp8")
+    ('tp 2', 'h100_sxm', 'max_num_seqs 64', 'fp8')
+    """
+    if isinstance(value, Mapping):
+        return " ".join(f"{key} {one}" for key, one in value.items())
+    plainly = name in ("gpu", "precision", "commitment", "alternative")
+    return str(value) if plainly else f"{name.rpartition('.')[2]} {value}"
+
+
+def _called(key: str, scenario: Scenario) -> str:
+    """A key of a pool or a trainer with the name of that one: `prefill replicas` for cluster.pools.0.replicas."""
+    found = re.fullmatch(r"cluster\.(pools|trainers)\.(\d+)\.(.+)", key)
+    if found is None:
+        return key
+    every: Sequence[Pool | Trainer] = scenario.cluster.pools if found[1] == "pools" else scenario.cluster.trainers
+    return f"{every[int(found[2])].name} {found[3]}"

@@ -1,0 +1,64 @@
+"""What is known of every layout of a plan under so much traffic: in how many replicas it is to be had, at what cost, and what is ruled out
+before a run.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sim.core.errors import BadInput
+from sim.study import bounds
+from sim.study.bench import Bench
+from sim.study.cheapest import Offer
+from sim.study.layouts import Layout
+from sim.study.run import run
+from sim.study.traffic import busier, shorter
+
+
+class Offers(Sequence[Offer]):
+    """The offers of all layouts, `made` when asked for; `notes`: why some hold in no number. What failed under less traffic (`before`)
+    fails here too.
+    """
+
+    def __init__(self, bench: Bench, growth: float, before: Offers | None):
+        self.made: dict[int, Offer] = {}
+        self.notes: dict[int, str] = {} if before is None else dict(before.notes)
+        self._bench, self._growth, self._before = bench, growth, before
+        self._demand: list[bounds.Demand | None] = []
+
+    def __len__(self) -> int:
+        return len(self._bench.layouts)
+
+    def __getitem__(self, place: Any) -> Offer:
+        if place not in self.made:
+            self.made[place] = self._make(place)
+        return self.made[place]
+
+    def _make(self, place: int) -> Offer:
+        layout, counts = self._bench.layouts[place], self._bench.search.counts
+        if layout.refused:
+            return Offer(counts, lambda count: math.inf, len(counts))
+        paid = None if layout.fixed else lambda count: self._bench.usd(place, count, self._growth)
+        offer = Offer(counts, layout.hourly, paid=paid)
+        if self._before is not None and place in self._before.made:
+            offer.low = self._before.made[place].low
+        asked = self._asked(layout) if offer.low < len(counts) else None
+        if asked is not None:
+            why = self.notes.get(place) or bounds.impossible(layout, asked)
+            if why:
+                self.notes[place] = why
+            offer.fails(counts[-1] if why else bounds.fewest(layout, asked) - 1)
+        return offer
+
+    def _asked(self, layout: Layout) -> bounds.Demand | None:
+        """What the traffic asks for, found by one run of a layout that can be run, and kept."""
+        if not self._demand:
+            search = self._bench.search
+            try:
+                shown = shorter(busier(layout.whole, self._growth), search.short)
+                self._demand.append(bounds.demand(run(layout.sized(search.counts[-1], shown))))
+            except BadInput:
+                return None
+            self._bench.pilots += 1
+        return self._demand[0]
