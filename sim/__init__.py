@@ -14,21 +14,46 @@ if typing.TYPE_CHECKING:
     from sim.core.errors import BadInput
     from sim.spec.load import dump, load, loads
     from sim.spec.scenario import Scenario
+    from sim.study.capacity import capacity
+    from sim.study.compare import compare, what_if
+    from sim.study.comparison import Comparison
+    from sim.study.pareto import pareto
+    from sim.study.plan import Plan, plan
+    from sim.study.replicate import replicate
+    from sim.study.replications import Replications
     from sim.study.result import Result
     from sim.study.run import run
+    from sim.study.sweep import sweep
+    from sim.study.sweep_result import Sweep
+    from sim.study.workers import Crew
 
     __version__: str
 
-__all__ = ["BadInput", "Result", "Scenario", "__version__", "dump", "load", "loads", "run"]
+__all__ = [
+    "BadInput", "Comparison", "Crew", "Plan", "Replications", "Result", "Scenario", "Sweep", "__version__", "capacity", "compare", "dump",
+    "load", "loads", "pareto", "plan", "replicate", "run", "sweep", "what_if",
+]
 
 _HOMES = {
     "BadInput": "sim.core.errors",
+    "Comparison": "sim.study.comparison",
+    "Crew": "sim.study.workers",
+    "Plan": "sim.study.plan",
+    "Replications": "sim.study.replications",
     "Result": "sim.study.result",
     "Scenario": "sim.spec.scenario",
+    "Sweep": "sim.study.sweep_result",
+    "capacity": "sim.study.capacity",
+    "compare": "sim.study.compare",
     "dump": "sim.spec.load",
     "load": "sim.spec.load",
     "loads": "sim.spec.load",
+    "pareto": "sim.study.pareto",
+    "plan": "sim.study.plan",
+    "replicate": "sim.study.replicate",
     "run": "sim.study.run",
+    "sweep": "sim.study.sweep",
+    "what_if": "sim.study.compare",
 }
 
 

@@ -83,7 +83,8 @@ class Client(Protocol):
     def sandbox(self, pool: str, image: int = 0) -> Any:
         """Ask for a sandbox of a pool (`cluster.sandboxes`); `image` >= 0 numbers what it is for, such as a task or a repository.
 
-        The SimPy event returned succeeds with a `Lease` when it is ready, or with a `Refusal` (`sim/world/sandboxes/lease.py`).
+        The SimPy event returned succeeds with a `Lease` when it is ready, or with a `Refusal` (`sim/world/sandboxes/lease.py`). It is
+        `queued` as long as no node has room.
         """
 
     def closing(self, call: Callable[[], None]) -> None:

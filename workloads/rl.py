@@ -48,7 +48,7 @@ from workloads.rollouts.rounds import Rounds, Spent
 from workloads.rollouts.runner import Runner
 from workloads.rollouts.sampling import DynamicSampling
 from workloads.rollouts.solve import Solving
-from workloads.rollouts.team import Team
+from workloads.rollouts.team import Stepping, Team
 from workloads.rollouts.turns import Told, Turns
 
 Mode = Literal["sync_colocated", "sync_disaggregated", "one_step_off", "async"]
@@ -63,6 +63,7 @@ class Rl(Traffic):
     again and again.
 
     What comes of a prompt is an answer of one turn (`answers`: how long) or the work of an `agent`; `solving` says how often it is right.
+    With `stepping: batch` agents go on turn by turn, all of them together (`workloads/rollouts/stepping.py`).
     `redundant` more samples than needed begin in each group, of which the first to end count. `times` states seconds of the trainer.
     """
 
@@ -87,6 +88,7 @@ class Rl(Traffic):
     apis: dict[str, Quota] = field(default_factory=dict)
     agents_preset: str | None = None
     environment: Environment | None = None
+    stepping: Stepping = "trajectory"
     staleness: Annotated[Any, STALENESS] = None
     tail: Annotated[Any, TAILS] = None
     dynamic_sampling: DynamicSampling | None = None
@@ -219,4 +221,4 @@ class Rl(Traffic):
         """The agents whose work samples are."""
         resets = self.prompts * (self.samples + self.redundant)
         environment = self.environment.among(resets) if self.environment is not None else None
-        return Team(self.agents, self.agent, self.tools, self.apis, environment, rollout)
+        return Team(self.agents, self.agent, self.tools, self.apis, environment, rollout, self.stepping)

@@ -17,11 +17,19 @@ from typing import Any
 
 import click
 
+from sim.cli import replicate, timeline
 from sim.cli.calibrate import calibrate
+from sim.cli.capacity import capacity
+from sim.cli.compare import compare
+from sim.cli.compare import page as comparison_page
+from sim.cli.pareto import pareto
+from sim.cli.plan import plan
 from sim.cli.show import show
+from sim.cli.sweep import sweep
 from sim.cli.validate import validate
 from sim.cli.workload import workload
 from sim.core.errors import BadInput
+from sim.study.timeline.sizes import Sizes
 
 BAD_INPUT, BROKEN_PIPE, SIGNALLED = 2, 141, 128
 FOLDER = click.Path(path_type=Path)
@@ -86,7 +94,12 @@ def main() -> None:
 
 
 main.add_command(calibrate)
+main.add_command(capacity)
+main.add_command(compare)
+main.add_command(pareto)
+main.add_command(plan)
 main.add_command(show)
+main.add_command(sweep)
 main.add_command(validate)
 main.add_command(workload)
 
@@ -106,8 +119,15 @@ def _no_negative(ctx: click.Context, param: click.Parameter, value: int | None) 
 @click.option("--seed", type=int, callback=_no_negative, help="Seed of all randomness; the same as --set seed=N.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of text.")
 @click.option("-q", "--quiet", is_flag=True, help="No text, no progress bar: only errors, and JSON if asked for.")
-def run(scenario: Path, folder: Path | None, sets: tuple[str, ...], seed: int | None, **flags: bool) -> None:
+@replicate.options
+@timeline.options
+def run(
+    scenario: Path, folder: Path | None, sets: tuple[str, ...], seed: int | None, *,
+    asked: replicate.Asked, trace: Sizes | None, **flags: bool,
+) -> None:  # fmt: skip
     """Run SCENARIO, a YAML file, and print what happened. With a ladder every step is run, and compared with the one below it.
+
+    With replications each figure comes with an interval; the same command goes on with those that are in the folder already.
 
     Leaves with 1 when the run's own audit fails or an SLO is set and not met, with 2 when the input cannot be used, else with 0: an
     overloaded cluster without an SLO is a finding, not a failure.
@@ -116,6 +136,12 @@ def run(scenario: Path, folder: Path | None, sets: tuple[str, ...], seed: int | 
     from sim.study.result import check_writable
 
     spec = load(scenario, [*sets, *([f"seed={seed}"] if seed is not None else [])])
+    if asked.anything and (spec.ladder or spec.curve):
+        raise BadInput(f"{scenario} is a {'ladder' if spec.ladder else 'curve'}; replications, batches and a warm-up are of one run")
+    if trace is not None:
+        _can_be_traced(scenario, folder, bool(asked.anything or spec.ladder or spec.curve))
+    if asked.anything:
+        sys.exit(replicate.run(spec, folder, asked, _pages(flags["no_report"]), WRITTEN, **flags))
     if spec.ladder:
         from sim.cli import ladder
 
@@ -131,13 +157,20 @@ def run(scenario: Path, folder: Path | None, sets: tuple[str, ...], seed: int | 
 
     result = simulate(spec, watch=None if flags["quiet"] else progress)
     if folder is not None:
-        result.save(folder, flags["force"], _pages(flags["no_report"]))
+        result.save(folder, flags["force"], _pages(flags["no_report"]), timeline.files(trace))
         click.get_current_context().meta[WRITTEN] = f"the result is complete in {folder}"
     _show(result.summary, flags["as_json"], flags["quiet"])
     if folder is not None and not flags["quiet"]:
         report = "" if flags["no_report"] else f"; open {folder / 'report.html'}"
         click.echo(f"written to {folder}{report}", err=True)
     sys.exit(_verdict(result.summary))
+
+
+def _can_be_traced(scenario: Path, folder: Path | None, many: bool) -> None:
+    if many:
+        raise BadInput(f"{scenario} is run more than once, and a timeline is of one: `burstsim report DIR --trace` writes it afterwards")
+    if folder is None:
+        raise BadInput("--trace writes a file into the folder of the result; name one with -o")
 
 
 def _pages(none: bool) -> dict[str, Any]:
@@ -150,8 +183,11 @@ def _pages(none: bool) -> dict[str, Any]:
 
 @main.command()
 @click.argument("folder", type=FOLDER)
-def report(folder: Path) -> None:
+@timeline.options
+def report(folder: Path, trace: Sizes | None) -> None:
     """Write report.html anew in FOLDER, a result of `burstsim run -o`; of a ladder, also in the folder of each step."""
+    if trace is not None:
+        timeline.again(folder, trace)
     from sim.report.page import render
     from sim.study.result import Result
 
@@ -166,6 +202,21 @@ def report(folder: Path) -> None:
         from sim.cli import curve
 
         _write_page(folder, lambda place: curve.render(curve.study.read(place)))
+    elif (folder / "journal.jsonl").is_file():
+        from sim.report import sweep as swept
+        from sim.study.sweep_result import read
+
+        _write_page(folder, lambda place: swept.render(read(place)))
+    elif (folder / "comparison.json").is_file():
+        _write_page(folder, comparison_page)
+    elif (folder / "replications.json").is_file():
+        from sim.study.replications import Replications
+
+        _write_page(folder, lambda place: replicate.page(Result.open(place), Replications.open(place)))
+    elif any((folder / f"{name}.json").is_file() for name in ("plan", "capacity", "pareto")):
+        from sim.report.decided import again
+
+        _write_page(folder, again)
     else:
         _write_page(folder, lambda place: render(Result.open(place)))
     click.echo(f"written to {folder / 'report.html'}", err=True)
@@ -196,7 +247,7 @@ def kinds(family: str | None, as_json: bool) -> None:
     """List what can be plugged in, of one FAMILY (router, workload, ...) or of all, with the options of each kind.
 
     The families gpu, node, cpu_node, model, prices and grid are the catalogue of hardware, models, price books and electricity;
-    agent_preset and agent_format are agents ready made and formats of their traces.
+    agent_preset and rl_preset are agents and frameworks of reinforcement learning ready made, agent_format is formats of traces.
     """
     from sim.core.errors import did_you_mean
     from sim.core.registry import FAMILIES

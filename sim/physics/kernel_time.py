@@ -1,8 +1,8 @@
 """A GPU whose kernels take a multiple of what is known of them: how an error of the fits would show, or a card slower than its like.
 
-Every form of a kernel has only seconds and rates in it beside pure numbers, so that stretching its seconds and shrinking its rates, those of
-the datasheet too, stretches its time. Left out, and small, are what forms hold themselves: the time after which clocks fall, and the start
-of a collective on a link that was not measured. The host, its launches and the front end are no kernels, and stay.
+Every form of a kernel has only seconds and rates in it beside pure numbers, so that stretching its seconds and shrinking its rates, those
+of the datasheet too, stretches its time. Left out, and small, are what forms hold themselves: the time after which clocks fall, and the
+start of a collective on a link that was not measured. The host, its launches and the front end are no kernels, and stay.
 """
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ def panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
         ("Both, per million tokens", dollars(cost["usd_per_million_total_tokens"])),
         ("For idle GPU time", f"{dollars(cost['usd_idle'])}{_share(cost['usd_idle'], cost['usd_total'])}"),
     ]  # fmt: skip
-    names = {"usd_sandboxes": "For CPU nodes of sandboxes", "usd_wasted": "For requests that failed", "usd_storage": "Storage",
-             "usd_egress": "Sent between regions"}  # fmt: skip
+    names = {"usd_sandboxes": "For CPU nodes of sandboxes", "usd_judges": "For rented judges", "usd_wasted": "For requests that failed",
+             "usd_storage": "Storage", "usd_egress": "Sent between regions"}  # fmt: skip
     spent += [(name, dollars(cost[key])) for key, name in names.items() if cost[key]]
     drawn = [
         ("GPUs", f"{number(energy['kwh'])} kWh"), ("With their hosts", f"{number(energy['node_kwh'])} kWh"),

@@ -15,6 +15,7 @@ from sim.study.metrics import Facts
 from sim.study.starts import RISING
 
 POOLS = 4
+LENT = {"weights", "offload", "drain"}
 SEEN = 0.02  # of the height of a plot: what is lower cannot be seen
 STAGES = {"wait": "wait for GPUs", "provision": "node", "image": "image", "weights": "weights", "init": "engine", "capture": "CUDA graphs",
           "warm": "kept warm", "drain": "drain"}  # fmt: skip
@@ -26,13 +27,14 @@ def panels(summary: dict[str, Any]) -> list[Panel]:
     if not found:
         return []
     count, up, hours, held = found["replicas"], found["wanted_to_ready"], found["gpu_hours"], found["held_requests"]
+    waited = [("Requests", f"{held['count']:,}"), ("Held for, mean", seconds((held["seconds"] or {}).get("mean")))] if held else []
+    if _only_lent(summary):
+        return [Panel("Held at the front door", waited)] if waited else []
     rows = [("Replicas, mean", number(count["mean"])), ("Replicas, most at a time", number(count["peak"]))]
     rows += [("Started", f"{found['started']:,}"), ("Of them called off", f"{found['called_off']:,}")] if found["started"] else []
     rows += [("From wanted to ready, mean", seconds(up["mean"])), ("From wanted to ready, p95", seconds(up["p95"]))] if up else []
     rows += [(f"GPU-hours, {state}", number(value)) for state, value in hours.items() if value]
-    if held:
-        rows.append(("Requests held at the front door", f"{held['count']:,}"))
-        rows.append(("Held for, mean", seconds((held["seconds"] or {}).get("mean"))))
+    rows += [("Requests held at the front door", value) if name == "Requests" else (name, value) for name, value in waited]
     if found["stranded_gpus"] and found["stranded_gpus"]["peak"]:
         stranded = found["stranded_gpus"]
         rows.append(("GPUs free that none could use", f"{number(stranded['mean'])} on average, {stranded['peak']:,} at most"))
@@ -41,7 +43,7 @@ def panels(summary: dict[str, Any]) -> list[Panel]:
 
 def sheets(facts: Facts, summary: dict[str, Any]) -> list[Sheet]:
     """The stages of a start: how long each takes, and its share of all."""
-    rising = _rising(summary["scaling"])
+    rising = {} if _only_lent(summary) else _rising(summary["scaling"])
     total = sum(stage["count"] * stage["mean"] for stage in rising.values())
     if not total:
         return []
@@ -57,6 +59,11 @@ def sheets(facts: Facts, summary: dict[str, Any]) -> list[Sheet]:
         "starts that went through without a stay in the warm pool."
     )
     return [Sheet("How a replica starts", ("Stage", "Starts", "Mean", "p95", "Share"), rows, f"{note}{_blind(facts)}")]
+
+
+def _only_lent(summary: dict[str, Any]) -> bool:
+    """Whether no replica came from nothing: those of pools that share GPUs wake, of which `sharing.py` tells."""
+    return bool(summary["lending"]) and summary["scaling"]["stages"].keys() <= LENT
 
 
 def _rising(found: dict[str, Any] | None) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def plots(facts: Facts, summary: dict[str, Any]) -> Iterator[Plot]:
     """Of each pool that is scaled its replicas over time; of all starts the stages."""
     from matplotlib import rc_context
 
-    if summary["scaling"] is None or facts.span <= 0:
+    if summary["scaling"] is None or facts.span <= 0 or _only_lent(summary):
         return
     with rc_context(STYLE):
         for fleet in _fleets(facts)[:POOLS]:

@@ -18,6 +18,7 @@ from sim.spec.load import located
 from sim.spec.network import Network
 from sim.spec.scenario import Pool, Scenario
 from sim.spec.trainer import Trainer
+from sim.spec.training import residual, seated
 
 Facts = dict[str, Any]
 WORDS = {"leaf_spine": "leaf switches", "rails": "pods of rails", "flat": "one switch"}
@@ -92,7 +93,7 @@ def _group(group: Any) -> Facts:
 def _pool(scenario: Scenario, index: int, pool: Pool) -> Facts:
     chip, model = gpu(pool.gpu), llm(pool.model or scenario.model)
     try:
-        memory = divide(model, chip, pool, f"cluster.pools.{index}")
+        memory = divide(model, chip, pool, f"cluster.pools.{index}", residual(scenario.cluster, pool.name))
     except BadInput as error:
         raise BadInput(located([Problem(*problem) for problem in error.problems], scenario)) from None
     auto = pool.autoscale
@@ -101,7 +102,7 @@ def _pool(scenario: Scenario, index: int, pool: Pool) -> Facts:
     return {
         "name": pool.name, "model": model.name, "role": pool.role, "gpu": chip.name, "node": pool.node or chip.node, "region": pool.region,
         "replicas": pool.replicas, "least": least, "most": most, "gpus": pool.parallel.gpus, "layout": layout,
-        "there": _there(scenario.cluster.network, pool, chip.node),
+        "there": _there(scenario.cluster.network, pool, chip.node), "shares": None if pool.shares is None else pool.shares.pool,
         "memory": {
             "gpu": pool.gpu_memory or chip.memory, "weights": memory.weights, "activations": memory.activations, "reserve": memory.reserve,
             "kv": max(memory.budget - memory.weights - memory.activations - memory.reserve, 0.0),
@@ -112,13 +113,14 @@ def _pool(scenario: Scenario, index: int, pool: Pool) -> Facts:
 
 def _trainer(scenario: Scenario, index: int, trainer: Trainer) -> Facts:
     try:
-        model = TrainStep(llm(trainer.model or scenario.model), trainer, f"cluster.trainers.{index}")
+        model = TrainStep(llm(trainer.model or scenario.model), seated(scenario.cluster, trainer), f"cluster.trainers.{index}")
     except BadInput as error:
         raise BadInput(located([Problem(*problem) for problem in error.problems], scenario)) from None
     layout = {**{name: size for name, size in trainer.parallel.model_dump().items() if size and size > 1}, "dp": trainer.dp}
     return {
         "name": trainer.name, "model": model.llm.name, "gpu": model.gpu.name, "node": model.node.name, "gpus": trainer.gpus,
         "backend": trainer.backend, "layout": layout, "memory": {**model.memory._asdict(), "left": model.memory.left},
+        "shares": trainer.shares,
     }  # fmt: skip
 
 
@@ -150,7 +152,8 @@ def text(facts: Facts) -> str:
     lines += ["trainers"] if "trainers" in facts else []
     for one in facts.get("trainers", ()):
         shape = ", ".join(f"{name} {size}" for name, size in one["layout"].items())
-        lines.append(f"  {one['name']}: {one['model']} on {one['gpus']:,} x {one['gpu']} by {one['backend']} ({shape})")
+        gpus = f"the {one['gpus']:,} x {one['gpu']} of {one['shares']}" if one["shares"] else f"{one['gpus']:,} x {one['gpu']}"
+        lines.append(f"  {one['name']}: {one['model']} on {gpus} by {one['backend']} ({shape})")
         parts = [f"{name} {scaled(size)}B" for name, size in one["memory"].items() if name not in ("budget", "left", "host") and size]
         lines.append(f"    of {scaled(one['memory']['budget'])}B a GPU: {', '.join(parts)}; {scaled(one['memory']['left'])}B are left")
     return "\n".join(lines)
@@ -221,6 +224,8 @@ def pool_words(pool: Facts) -> str:
     changing = f" ({least:,} to {most:,})" if (least, most) != (start, start) else ""
     gpus = f"{start * pool['gpus']:,}" + (f" (at most {most * pool['gpus']:,})" if most != start else "")
     replicas = f"{_count(start, 'replica')}{changing} of {pool['gpus']} {pool['gpu']} ({layout})"
+    if pool["shares"]:
+        return f"{pool['model']}{role}{home}, {replicas}: on the GPUs of {pool['shares']}, in turn"
     there = "" if pool["there"] is None else f" of {pool['there']:,}"
     return f"{pool['model']}{role}{home}, {replicas}: {gpus}{there} GPUs"
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from sim.report import rl_ladder
 from sim.report.plots import Plot
 from sim.report.svg import SERIES, STYLE, svg
 from sim.report.words import DASH, dollars, number, percent, seconds
@@ -19,17 +20,23 @@ def render(ladder: Ladder) -> str:
     from jinja2 import Environment, StrictUndefined
 
     room, rows = files("sim.report"), ladder.rows
+    trained = rl_ladder.learned(rows)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     kept = [row for row in rows if row["kept"]]
     return page.from_string(room.joinpath("ladder.html").read_text("utf-8")).render(
         css=room.joinpath("page.css").read_text("utf-8"), name=ladder.scenario.name, description=ladder.scenario.description,
         done=len(rows), wanted=ladder.wanted, rows=[cells(row) for row in rows], said=[(row, sentence(row, rows)) for row in rows],
-        whole=whole(kept), plots=plots(rows), most=ladder.most, limits=_limits(ladder), scenario=dump(ladder.scenario),
+        whole="" if trained else whole(kept), plots=trained.plots if trained else plots(rows), most=ladder.most, trained=trained,
+        heads=rl_ladder.HEADS, beside=rl_ladder.BESIDE, folders=[row["folder"] for row in rows], limits=_limits(ladder),
+        scenario=dump(ladder.scenario),
     )  # fmt: skip
 
 
 def block(ladder: Ladder) -> str:
     """The table as text, ending without a newline."""
+    trained = rl_ladder.lines(ladder.rows)
+    if trained:
+        return "\n".join(trained)
     head = ("step", "GPUs needed", "tok/s/GPU", "$/Mtok", "x tok/s/GPU", "x cheaper", "TTFT p95", "TPOT p95", "KV waste")
     picks = ("needed", "rate", "price", "throughput", "cost", "ttft", "tpot", "waste")
     table = [head, *((one["label"], *(one[pick] for pick in picks)) for one in map(cells, ladder.rows))]
@@ -229,5 +236,5 @@ def _latency_change(row: Mapping[str, Any], below: Mapping[str, Any], key: str) 
 
 def _limits(ladder: Ladder) -> str:
     said = ladder.scenario.slo.model_dump(exclude_none=True)
-    limits = [(name.partition("_"), limit) for name, limit in said.items() if name != "attainment"]
+    limits = [(name.rpartition("_"), limit) for name, limit in said.items() if name != "attainment"]
     return ", ".join(f"{measure.upper()} {percentile} ≤ {seconds(limit)}" for (measure, _, percentile), limit in limits)

@@ -1,13 +1,16 @@
 """A result as one HTML page that needs nothing else: no script, no network, the plots inline. The same result gives the same page."""
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+
 from sim.core.errors import BadInput
-from sim.report import agents, callers, economics, fleet, links, sandboxes, services, training
+from sim.report import agents, callers, economics, fleet, links, rl, rl_plots, sandboxes, services, sharing, training
 from sim.report.plots import Plot
 from sim.report.section import Sheet
 from sim.report.text import WHY
@@ -22,14 +25,17 @@ KIND_MARKS = {"measured": "good", "fitted": "good", "datasheet": "none", "judgem
 CHECKS = {
     "I1": "Every request ends once", "I2": "KV blocks are conserved", "I3": "Time runs forwards", "I4": "No idle engine with work",
     "I5": "Same seed, same tables", "I6": "No step beats the roofline", "I7": "No link beats its bandwidth",
-    "I8": "GPU-seconds of trainers add up",
+    "I8": "GPU-seconds of trainers add up, and samples have versions",
     "tokens": "Tokens are conserved", "littles_law": "Little's law", "lives": "Replicas work while they live",
     "agents": "Families of agents are whole", "sandboxes": "Every sandbox is given back",
+    "replica_states": "The states of replicas that pause are their lives", "lending": "Shared GPUs are one pool's at a time",
 }  # fmt: skip
 
 
-def render(result: Result) -> str:
-    """The page. Raises nothing of its own: figures a run does not have are left out."""
+def render(result: Result, sure: Sheet | None = None) -> str:
+    """The page, with a table of how sure the figures are where one is given (`sim/report/intervals.py`). Raises nothing of its own:
+    figures a run does not have are left out.
+    """
     from jinja2 import Environment, StrictUndefined
 
     from sim.spec.load import dump
@@ -44,15 +50,16 @@ def render(result: Result) -> str:
         why=summary["why"], drawing=_drawing(result),
         latency=_latency(summary), panels=_panels(summary), pools=[_pool(pool) for pool in pools], gpus=_origins_of(result.meta),
         audit=_audit(summary["audit"]), audit_mark=_audit_mark(summary["audit"]), run=_run(result), scenario=dump(result.scenario),
-        metrics=METRICS.values(), sheets=_sheets(facts, summary),
+        metrics=METRICS.values(), sheets=_sheets(facts, summary), sure=sure,
     )  # fmt: skip
 
 
 def _plots(facts: Facts, summary: dict[str, Any]) -> list[Plot]:
     from sim.report.plots import plots
 
-    about = [*agents.plots(facts, summary), *sandboxes.plots(facts, summary), *fleet.plots(facts, summary)]
-    return [*about, *plots(facts), *callers.plots(facts, summary), *links.plots(facts), *economics.plots(facts)]
+    about = [*rl_plots.plots(facts, summary), *agents.plots(facts, summary), *sandboxes.plots(facts, summary), *fleet.plots(facts, summary)]
+    shared = sharing.plots(facts, summary)
+    return [*about, *shared, *plots(facts), *callers.plots(facts, summary), *links.plots(facts), *economics.plots(facts)]
 
 
 def _drawing(result: Result) -> str:
@@ -71,23 +78,31 @@ def _sheets(facts: Facts, summary: dict[str, Any]) -> list[Sheet]:
     """The tables of the page, of what the run had."""
     apart = services.sheets(summary)
     about = [*agents.sheets(facts, summary), *sandboxes.sheets(summary), *training.sheets(summary), *fleet.sheets(facts, summary)]
-    found = [*about, *apart, *callers.sheets(summary), *links.sheets(summary), *economics.sheets(facts)]
-    return [sheet for sheet in found if sheet.rows]
+    found = [*rl.sheets(summary), *about, *sharing.sheets(summary), *apart, *callers.sheets(summary), *links.sheets(summary)]
+    return [sheet for sheet in (*found, *economics.sheets(facts)) if sheet.rows]
 
 
 def _setting(result: Result) -> str:
     """One line: what ran on what."""
     scaled_pools = {pool.name for pool in result.scenario.cluster.pools if pool.autoscale is not None}
     pools = Counter(f"{pool['model']} on {'up to ' * (pool['name'] in scaled_pools)}{_layout(pool)}" for pool in result.meta["pools"])
-    pools.update(f"{one['model']} trained on {one['gpus']:,} × {one['gpu']}" for one in result.meta.get("trainers", []))
+    pools.update(f"{one['model']} trained on {_learner(one)}" for one in result.meta.get("trainers", []))
     kinds = Counter(str(workload["kind"]) for workload in result.scenario.workloads)
     said = "; ".join(f"{count} pools, each of {what}" if count > 1 else what for what, count in pools.items())
     traffic = ", ".join(f"{count} × {kind}" if count > 1 else kind for kind, count in kinds.items())
     return f"{said}. Traffic: {traffic}. Seed {result.meta['seed']}."
 
 
+def _learner(trainer: dict[str, Any]) -> str:
+    """The GPUs of a trainer."""
+    shares = trainer.get("shares")
+    return f"the GPUs of {shares}, in turn" if shares else f"{trainer['gpus']:,} × {trainer['gpu']}"
+
+
 def _layout(pool: dict[str, Any]) -> str:
     replicas, gpus = pool["replicas"], pool["gpus"]
+    if pool.get("lender"):
+        return f"the GPUs of {pool['lender']}, in turn ({replicas:,} replica{'s' * (replicas != 1)} of {gpus})"
     if gpus == 1:
         return f"{replicas:,} × {pool['gpu']}"
     return f"{replicas * gpus:,} × {pool['gpu']} ({replicas:,} replica{'s' * (replicas != 1)} of {gpus})"
@@ -101,7 +116,7 @@ def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
     """The key figures; what they are worth in an overload is said on them."""
     rates, gpu, slo, requests = summary["throughput"], summary["gpu"], summary["slo"], summary["requests"]
     cards = [
-        *(_card(*card) for card in (*agents.cards(summary), *training.cards(summary))),
+        *(_card(*card) for card in (*rl.cards(summary), *agents.cards(summary), *training.cards(summary), *sharing.cards(summary))),
         _card("Output tokens per second", number(rates["output_tokens_per_s"]), f"{number(rates['output_tokens_per_s_per_gpu'])} per GPU"),
         _card("Requests per second", number(rates["requests_per_s"]), f"{requests['completed']:,} of {requests['arrived']:,} completed"),
     ]
@@ -113,24 +128,39 @@ def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
         cards.append(_card("Within service levels", percent(slo["attainment"]), goodput))
     kv = summary["kv"]
     cards += [
-        _card("GPUs busy", percent(gpu["busy_fraction"]), f"{_gpus(summary)}; MFU {percent(gpu['mfu'])}, MBU {percent(gpu['mbu'])}"),
+        _card(_whose(summary), percent(gpu["busy_fraction"]), f"{_gpus(summary)}; {_used(summary)}"),
         _card("KV cache, peak", percent(kv["peak_fraction"]), f"{kv['preemptions']:,} preemptions"),
         *(_card(*card) for card in economics.cards(summary)),
     ]
     return [card for card in cards if not card["value"].startswith(DASH)]
 
 
+def _whose(summary: dict[str, Any]) -> str:
+    """What the figures of GPUs are of: those of trainers that have their own do not count."""
+    return "GPUs of engines, busy" if (summary["training"] or {}).keys() - (summary["shared_gpus"] or {}).keys() else "GPUs busy"
+
+
+def _used(summary: dict[str, Any]) -> str:
+    """How well engines used GPUs, while they had them."""
+    used = f"MFU {percent(summary['gpu']['mfu'])}, MBU {percent(summary['gpu']['mbu'])}"
+    return f"the trainer's passes count; of engines' own time, {used}" if summary["shared_gpus"] else used
+
+
 def _gpus(summary: dict[str, Any]) -> str:
     """How many GPUs, the most at a time where that changes."""
     scaling, count = summary["scaling"], summary["gpu"]["count"]
-    changes = scaling and scaling["replicas"]["mean"] != scaling["replicas"]["peak"]
+    # The mean is of a sum of lives, up to rounding.
+    mean = scaling and scaling["replicas"]["mean"]
+    changes = mean and not math.isclose(mean, scaling["replicas"]["peak"], rel_tol=1e-9)
     return f"{'at most ' if changes else ''}{count:,} GPU{'s' * (count != 1)}"
 
 
 def _warnings(result: Result) -> list[str]:
     """What a reader must know before trusting a figure: lost requests, extrapolation, failed checks, the run's own remarks."""
     summary, lines = result.summary, []
-    counts = summary["requests"]
+    counts = dict(summary["requests"])
+    # What a run of reinforcement learning calls off itself is part of its plan, and told there.
+    counts["failed"] -= _planned(result)
     for status, what in (("rejected", "were turned away"), ("failed", "failed"), ("unfinished", "were cut off by the end of the run")):
         if counts[status]:
             lines.append(f"{counts[status]:,} of {counts['arrived']:,} requests {what}{_reasons(result, status)}.")
@@ -139,6 +169,17 @@ def _warnings(result: Result) -> list[str]:
         lines.append(f"Checks failed: {', '.join(broken)}. A fault of the simulator: do not use these figures, and report it.")
     lines += [f"Extrapolated: {text}" for text in summary["provenance"]["extrapolations"]]
     return lines + list(result.meta["remarks"])
+
+
+def _planned(result: Result) -> int:
+    """Requests that runs of reinforcement learning called off: surplus, stale, or stopped to go on later."""
+    table = result.tables["requests"]
+    names, reasons = table.labels["workload"], table.labels["reason"]
+    runs = [names.index(one["name"]) for one in result.meta.get("rl", ()) if one["name"] in names]
+    if not runs or "cancelled" not in reasons:
+        return 0
+    called_off = reasons.index("cancelled")
+    return sum(int((np.isin(page["workload"], runs) & (page["reason"] == called_off)).sum()) for page in table.pages())
 
 
 def _reasons(result: Result, status: str) -> str:
@@ -162,9 +203,10 @@ def _limits(slo: dict[str, Any]) -> list[dict[str, str]]:
 
     rows = []
     for limit in slo["limits"]:
-        measure, _, percentile = limit["limit"].partition("_")
-        rows.append(row(f"{measure.upper()} {percentile}", f"≤ {seconds(limit['limit_s'])}", seconds(limit["measured_s"]), limit["ok"]))
-    if rows:
+        measure, _, percentile = limit["limit"].rpartition("_")
+        name = f"{measure.upper().replace('_', ' ')} {percentile}"
+        rows.append(row(name, f"≤ {seconds(limit['limit_s'])}", seconds(limit["measured_s"]), limit["ok"]))
+    if slo["target"] is not None:
         reached = None if slo["attainment"] is None else slo["attainment"] >= slo["target"]
         rows.append(row("Good requests", f"≥ {percent(slo['target'])}", percent(slo["attainment"]), reached))
     return rows
@@ -198,12 +240,13 @@ def _panels(summary: dict[str, Any]) -> list[dict[str, Any]]:
             *_moved(kv["moved"]),
             ("Preemptions", f"{kv['preemptions']:,}"),
         ]},
-        *(panel._asdict() for part in (agents, sandboxes, training, fleet, callers) for panel in part.panels(summary)),
+        *(panel._asdict() for part in (agents, sandboxes, training, sharing, fleet, callers) for panel in part.panels(summary)),
         *economics.panels(summary),
         *services.panels(summary),
     ]  # fmt: skip
     if not summary["requests"]["arrived"]:
         found = found[3:]
+    found = [*(panel._asdict() for panel in rl.panels(summary)), *found]
     said = [panel | {"rows": [row for row in panel["rows"] if not row[1].startswith(DASH)]} for panel in found]
     return [panel for panel in said if panel["rows"]]
 
@@ -224,9 +267,13 @@ def _pool(pool: dict[str, Any]) -> dict[str, str]:
     return {
         "name": pool["name"], "model": pool["model"], "worst": worst, "mark": KIND_MARKS[worst],
         "gpus": _layout(pool),
-        "price": "–" if price is None else f"{dollars(price)} a GPU-hour, {dollars(price * total)} an hour",
+        "price": f"as {pool['lender']}" if pool.get("lender") else _price(price, total),
         "kv": f"{pool['kv_blocks']:,} blocks a replica, {scaled(cache)}B of {scaled(memory['budget'])}B a GPU",
     }  # fmt: skip
+
+
+def _price(price: float | None, gpus: int) -> str:
+    return "–" if price is None else f"{dollars(price)} a GPU-hour, {dollars(price * gpus)} an hour"
 
 
 def _origins_of(meta: dict[str, Any]) -> list[dict[str, Any]]:

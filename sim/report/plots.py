@@ -13,19 +13,22 @@ from sim.report.words import number, seconds
 from sim.study.facts import Bins
 from sim.study.metrics import Facts
 from sim.study.slo import request_limits
+from sim.study.training import passes
 
 BINS = 240
 POINTS = 160
+SOME = 1e-6  # GPUs: fewer are none
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 LEGEND = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.98), "columnspacing": 1.2, "borderpad": 0}
 
 
 class Plot(NamedTuple):
-    """A titled drawing; `note` says in words what it shows, for the caption and for those who cannot see it."""
+    """A titled drawing; `note` says in words what it shows, for the caption and for those who cannot see it. A `broad` one is two wide."""
 
     title: str
     note: str
     svg: str
+    broad: bool = False
 
 
 class Timeline:
@@ -54,10 +57,18 @@ class Timeline:
         # GPUs in steps that only decode and in steps with prompt chunks, by pool.
         self.busy = {name: (busy[name, False].means(), busy[name, True].means()) for name in facts.pools}
         self.gpus = {name: self._present(facts, pools == name) for name in facts.pools}
+        # GPUs in passes of a trainer that shares them, by pool.
+        self.passes = {name: self._passes(facts, name) for name in facts.pools}
         replicas = facts.replicas
         end = np.where(np.isnan(replicas["end"]), facts.end, replicas["end"])
         ready = np.where(np.isnan(replicas["ready"]), end, replicas["ready"])
         self.room = np.maximum(Bins(self.edges).add(ready, end, replicas["blocks"].astype(float)).means(), 1.0)
+
+    def _passes(self, facts: Facts, pool: str) -> np.ndarray:
+        bins = Bins(self.edges)
+        for gpus, start, end in passes(facts, pool):
+            bins.add(start, end, gpus)
+        return bins.means()
 
     def _present(self, facts: Facts, which: np.ndarray) -> np.ndarray:
         """GPUs in existence, of some replicas."""
@@ -111,25 +122,34 @@ def _batch(facts: Facts, line: Timeline) -> Plot:
 
 def _gpu_time(facts: Facts, line: Timeline) -> Plot:
     there = sum(line.gpus.values())
-    shares = [100 * sum(parts) / there for parts in zip(*line.busy.values(), strict=True)]
+    shares = [100 * sum(parts) / there for parts in (*zip(*line.busy.values(), strict=True), tuple(line.passes.values()))]
     total = max((facts.lifetimes * facts.gpus).sum(), 1e-300)
-    decode, mixed = (float((share * there * np.diff(line.edges)).sum() / 100 / total) for share in shares)
-    note = f"{decode:.0%} of all GPU time went to steps that only decode, {mixed:.0%} to steps with prompt chunks; the rest was idle."
+    decode, mixed, passed = (float((share * there * np.diff(line.edges)).sum() / 100 / total) for share in shares)
+    trained = f", {passed:.0%} to passes of a trainer" if passed else ""
+    note = f"{decode:.0%} of all GPU time went to steps that only decode, {mixed:.0%} to steps with prompt chunks{trained}"
+    shared = any(facts.result.summary[kind] for kind in ("shared_gpus", "lending"))
+    note += "; in the rest they were idle, or changed hands." if shared else "; the rest was idle."
 
     def draw(axes: Any, clock: float) -> None:
         filled = {"fill": True, "alpha": 0.75}
         axes[0].stairs(shares[0], line.edges / clock, color=SERIES[0], label="decode only", **filled)
-        axes[0].stairs(sum(shares), line.edges / clock, baseline=shares[0], color=SERIES[1], label="with prompt chunks", **filled)
+        steps = shares[0] + shares[1]
+        axes[0].stairs(steps, line.edges / clock, baseline=shares[0], color=SERIES[1], label="with prompt chunks", **filled)
+        if passed:
+            axes[0].stairs(steps + shares[2], line.edges / clock, baseline=steps, color=SERIES[3], label="trainer", **filled)
         axes[0].set_title("share of GPU time, %", pad=20)
         axes[0].set_ylim(0, 100)
-        axes[0].legend(ncols=2, handlelength=1.2, **LEGEND)
+        axes[0].legend(ncols=3, handlelength=1.2, **LEGEND)
 
     return over_time("What the GPUs did", note, facts, draw, rows=1)
 
 
 def _pools(facts: Facts, line: Timeline) -> Plot:
-    busy = {name: 100 * sum(parts) / line.gpus[name] for name, parts in line.busy.items()}
-    note = "; ".join(f"{name} {values.mean():.3g}%" for name, values in busy.items()) + " busy on average."
+    working = {name: sum(parts) + line.passes[name] for name, parts in line.busy.items()}
+    # Where a pool has no GPU its line breaks.
+    busy = {name: np.where(line.gpus[name] > SOME, 100 * values / line.gpus[name], np.nan) for name, values in working.items()}
+    means = {name: 100 * float(values.sum() / line.gpus[name].sum()) for name, values in working.items()}
+    note = "; ".join(f"{name} {mean:.3g}%" for name, mean in means.items()) + " busy on average."
 
     def draw(axes: Any, clock: float) -> None:
         for place, (name, values) in enumerate(busy.items()):

@@ -54,4 +54,13 @@ def counted(what: str, shown: bool = True) -> Iterator[Callable[..., None]]:
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total, *names: bar.update(task, completed=done, total=total, description=" ".join((what, *map(str, names))))
+        first = True
+
+        def tell(done: float, total: float, *names: object) -> None:
+            nonlocal first
+            words = " ".join((what, *map(str, names)))
+            # What was there before says nothing about how long the rest will take.
+            (bar.reset if first else bar.update)(task, completed=done, total=total, description=words)
+            first = False
+
+        yield tell

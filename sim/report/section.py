@@ -12,9 +12,12 @@ class Panel(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """A table: the first cell of each row is its head. `note` says how to read it."""
+    """A table: the first cell of each row is its head. `note` says how to read it. A `tall` one has cells below each other where there is
+    little room, as any with many columns.
+    """
 
     title: str
     heads: tuple[str, ...]
     rows: list[list[str]]
     note: str = ""
+    tall: bool = False

@@ -9,9 +9,9 @@ from html import escape
 from typing import Any
 
 # Colours to draw with, each standing for a CSS variable.
-INK, GRID = "#010203", "#010204"
+INK, GRID, CARD = "#010203", "#010204", "#010205"
 SERIES = ("#010211", "#010212", "#010213", "#010214", "#010215")
-VARIABLES = {INK: "--ink-soft", GRID: "--grid"} | {colour: f"--s{i}" for i, colour in enumerate(SERIES, 1)}
+VARIABLES = {INK: "--ink-soft", GRID: "--grid", CARD: "--card"} | {colour: f"--s{i}" for i, colour in enumerate(SERIES, 1)}
 STYLE = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK,
     "axes.edgecolor": GRID, "xtick.color": GRID, "ytick.color": GRID, "xtick.labelcolor": INK, "ytick.labelcolor": INK,

@@ -76,8 +76,25 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[str]:
     yield from _services(summary)
     yield from _agents(summary)
     yield from _fleet(summary)
+    yield from _learns(summary.get("rl") or {})
     yield from _trainers(trains or {})
+    yield from _shared(summary)
     yield "=" * WIDTH
+
+
+def _shared(summary: Mapping[str, Any]) -> Iterator[str]:
+    """GPUs that were lent, and those that trainers have in turn with engines."""
+    for name, one in (summary.get("lending") or {}).items():
+        yield _title(f"GPUs of {one['owner']} lent to {name}", "-")
+        yield _row("GPU-hours / of the time of the GPUs (%):", one["gpu_hours"], *_percents(one, "share"))
+        yield _row("Replicas lent / taken back:", one["lend"]["count"], one["take_back"]["count"])
+        yield _row("Requests sent on / called off:", *(sum(one[kind].get(key, 0) for kind in ("lend", "take_back"))
+                                                       for key in ("sent_on", "called_off")))  # fmt: skip
+        yield _row("Of its workloads' requests (%):", *_percents(one["traffic"], "of_requests"))
+    for name, spent in (summary.get("shared_gpus") or {}).items():
+        yield _title(f"GPUs that {name} shares", "-")
+        total = sum(spent.values())
+        yield from (_row(f"Time: {state.replace('_', ' ')} (%):", 100.0 * value / total) for state, value in spent.items() if value)
 
 
 def _trainers(found: Mapping[str, Any]) -> Iterator[str]:
@@ -91,6 +108,27 @@ def _trainers(found: Mapping[str, Any]) -> Iterator[str]:
         yield from (_row(f"Time: {state} (%):", *_percents(one["state_share"], state)) for state in one["state_share"])
         yield _row("Cost / per 1B tokens ($):", one["usd_total"], one["usd_per_billion_tokens"])
         yield _row("Energy / per 1B tokens (kWh):", one["kwh"], one["kwh_per_billion_tokens"])
+
+
+def _learns(found: Mapping[str, Any]) -> Iterator[str]:
+    """Runs of reinforcement learning: the step and its parts, who waits, staleness, money."""
+    for name, one in found.items():
+        if one is None:
+            continue
+        rollout, rates, money, stale = one["rollout"], one["throughput"], one["money"], one["staleness"]
+        yield _title(f"Reinforcement learning {name}", "-")
+        yield _row("Versions made / counted:", one["steps"]["made"], one["steps"]["counted"])
+        yield _row("Mean / P99 step (s):", *((one["step_s"] or {}).get(part) for part in ("mean", "p99")))
+        yield from (_row(f"Step: {part} (s):", spent) for part, spent in one["breakdown"]["seconds"].items() if spent)
+        yield _row("Trainer waits (%):", *_percents(one, "trainer_idle_frac"))
+        yield _row("Rollouts, idle / bubble (%):", *_percents(rollout, "idle_frac", "bubble"))
+        if stale:
+            yield _row("Staleness, submit / oldest / mean:", *(stale[f"lag_{kind}"]["mean"] for kind in ("submit", "oldest", "mean")))
+        yield _row("Generated in vain (%):", *_percents(one["waste"], "share"))
+        kinds = ("generated", "trained", "useful")
+        yield _row("Made / trained / useful (tok/s/GPU):", *(rates[f"{kind}_tokens_per_s_per_gpu"] for kind in kinds))
+        price = None if money["usd_per_trained_sample"] is None else money["usd_per_trained_sample"] * 1e3
+        yield _row("Cost per step / 1,000 samples ($):", money["usd_per_step"], price)
 
 
 def _services(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -179,10 +217,17 @@ def _verdict(summary: Mapping[str, Any]) -> Iterator[str]:
     reason = summary.get("verdict_reason")
     yield f"Verdict: {summary['verdict']}" + (f": {reason}" if reason else "")
     yield from (f"Why: {reason['text']}" for reason in summary.get("why") or ())
+    warmup = summary.get("warmup")
+    if warmup:
+        gone = f"{warmup['requests']:,} of {warmup['of_requests']:,} requests"
+        yield f"Warm-up left out: the first {warmup['seconds']:.4g} s ({warmup['method']}), {gone}"
+        if not all(warmup["settled"].values()):
+            yield "  No steady state was seen: the run is too short to tell where the warm-up ends"
     slo = summary["slo"]
     if slo.get("met") is not None:
         target = f" of {slo['target']:.2%} wanted" if slo.get("target") is not None else ""
-        yield f"SLO: {'met' if slo['met'] else 'NOT met'}: {slo['attainment']:.2%}{target} of requests within the limits"
+        share = "" if slo["attainment"] is None else f": {slo['attainment']:.2%}{target} of requests within the limits"
+        yield f"SLO: {'met' if slo['met'] else 'NOT met'}{share}"
         for row in slo.get("limits") or ():
             if row["ok"] is False:
                 yield f"  {row['limit']}: {row['measured_s'] * 1e3:.2f} ms, limit {row['limit_s'] * 1e3:.2f} ms"

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
+REQUESTS = ("ttft", "tpot", "e2e")  # measures of a single request
+
 
 def percentile_limits(slo: Any) -> dict[tuple[str, int], float]:
     """Every limit of an SLO by (measure, percentile), seconds."""
@@ -17,4 +19,4 @@ def percentile_limits(slo: Any) -> dict[tuple[str, int], float]:
 def request_limits(slo: Any) -> dict[str, float]:
     """The limit a single request is held to, per measure (`ttft`, `tpot`, `e2e`): that of the highest percentile the SLO gives."""
     limits = percentile_limits(slo)
-    return {measure: limits[measure, percentile] for measure, percentile in sorted(limits)}
+    return {measure: limits[measure, percentile] for measure, percentile in sorted(limits) if measure in REQUESTS}

@@ -36,19 +36,19 @@ def load(path: str | Path, sets: Sets = (), *, lookup: bool = True) -> Scenario:
     """
     if not isinstance(path, (str, os.PathLike)):
         raise BadInput(f"found {show(path)}; the path of a YAML file is wanted (`loads` takes a mapping)")
-    return _whole(compose.change(compose.from_file(Path(path)), sets), lookup)
+    return whole(compose.change(compose.from_file(Path(path)), sets), lookup)
 
 
 def loads(mapping: Mapping[str, Any], sets: Sets = (), *, lookup: bool = True) -> Scenario:
     """The scenario in a mapping, as `load` gives it; paths are relative to the working folder. Raises BadInput."""
     if not isinstance(mapping, Mapping):
         raise BadInput(f"found {show(mapping)}; a scenario is a mapping with the keys model, cluster and workloads")
-    return _whole(compose.change(compose.from_mapping(mapping), sets), lookup)
+    return whole(compose.change(compose.from_mapping(mapping), sets), lookup)
 
 
 def dump(scenario: Scenario) -> str:
     """YAML of the whole scenario, defaults included, in SI units; `load` reads an equal scenario back."""
-    body = yaml.dump(_plain(scenario), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=140)
+    body = yaml.dump(plain(scenario), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=140)
     return "# Complete and resolved: seconds, bytes, dollars, tokens. Run it again with `burstsim run`.\n" + body
 
 
@@ -63,8 +63,11 @@ def steps(scenario: Scenario) -> list[Scenario]:
     return made
 
 
-def _whole(document: Document, lookup: bool) -> Scenario:
-    """The scenario, and of its ladder what every step changes. A slip in one step shows in all that follow, and is said once."""
+def whole(document: Document, lookup: bool = True) -> Scenario:
+    """The scenario in a document, and of its ladder what every step changes. A slip in one step shows in all that follow, and is said once.
+
+    `lookup` as for `load`. Raises BadInput.
+    """
     scenario = _scenario(document, lookup)
     if not scenario.ladder:
         return scenario
@@ -86,8 +89,8 @@ def _whole(document: Document, lookup: bool) -> Scenario:
 
 def _start(scenario: Scenario) -> dict[str, Any]:
     """A scenario without its ladder, complete and plain."""
-    plain: dict[str, Any] = _plain(scenario)
-    return {key: value for key, value in plain.items() if key != "ladder"}
+    found: dict[str, Any] = plain(scenario)
+    return {key: value for key, value in found.items() if key != "ladder"}
 
 
 def _scenario(document: Document, lookup: bool) -> Scenario:
@@ -198,15 +201,16 @@ def _placed(problems: Sequence[Problem], places: Mapping[Route, Place]) -> list[
     return sorted(placed, key=lambda problem: (order.get(problem.file, len(order)), problem.line))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What was read, such as a scenario or the options of a kind, as mappings, lists and plain values again."""
     # A schema's own None always means "left to its default" and says nothing; a kind's None may be a choice.
     if isinstance(value, BaseModel):
         # What it has worked out for itself is kept beside its fields.
-        return {name: _plain(vars(value)[name]) for name in type(value).model_fields if vars(value)[name] is not None}
+        return {name: plain(vars(value)[name]) for name in type(value).model_fields if vars(value)[name] is not None}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(vars(value)[field.name]) for field in dataclasses.fields(value)}
+        return {field.name: plain(vars(value)[field.name]) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     return str(value) if isinstance(value, PurePath) else value

@@ -19,11 +19,13 @@ from sim.spec.ladder import Rung
 from sim.spec.layout import Parallel, Precision
 from sim.spec.lending import Shares
 from sim.spec.network import Network
+from sim.spec.plan import Search
 from sim.spec.power import Carbon, Power
 from sim.spec.prices import Prices
 from sim.spec.regions import Way
 from sim.spec.sandboxes import Pools as SandboxPools
 from sim.spec.scaling import Autoscale, ColdStart, fitting
+from sim.spec.sweep import Sweep
 from sim.spec.trainer import Trainer
 from sim.spec.views import Views
 
@@ -62,6 +64,7 @@ class Pool(Spec):
     region: str = Field("", description="where it stands; given, all pools and workloads say theirs")
     weight: Annotated[float, Field(gt=0, le=1e9)] | None = Field(None, description="of each of its replicas, for weighted routing")
     power_cap: Annotated[float, Field(gt=0, le=1e5)] | None = Field(None, description="watts of one GPU, held by a lower clock")
+    kernel_time: Annotated[float, Field(ge=0.1, le=10)] = Field(1.0, description="what its kernels take, over what is known of them")
     start: ColdStart | None = Field(None, description="how a replica comes up during the run")
     warm: Annotated[int, Field(ge=0, le=100_000)] = Field(0, description="replicas kept initialised without traffic, beside the others")
     shares: Shares | None = Field(None, description="another pool, on whose GPUs it stands while that one sleeps; default: GPUs of its own")
@@ -161,7 +164,10 @@ class Cluster(Spec):
 
 
 class Slo(Spec):
-    """Service levels: limits on percentiles of TTFT, TPOT and E2E; `attainment` is the share of requests that must stay within them."""
+    """Service levels: limits on percentiles of TTFT, TPOT and E2E, of agents' task times and of steps of reinforcement learning.
+
+    `attainment` is the share of requests that must stay within the first three.
+    """
 
     ttft_p50: PositiveSeconds | None = None
     ttft_p90: PositiveSeconds | None = None
@@ -175,6 +181,14 @@ class Slo(Spec):
     e2e_p90: PositiveSeconds | None = None
     e2e_p95: PositiveSeconds | None = None
     e2e_p99: PositiveSeconds | None = None
+    task_p50: PositiveSeconds | None = None
+    task_p90: PositiveSeconds | None = None
+    task_p95: PositiveSeconds | None = None
+    task_p99: PositiveSeconds | None = None
+    rl_step_p50: PositiveSeconds | None = None
+    rl_step_p90: PositiveSeconds | None = None
+    rl_step_p95: PositiveSeconds | None = None
+    rl_step_p99: PositiveSeconds | None = None
     attainment: Fraction | None = Field(None, description="default: the lowest of the percentiles held to, such as 0.99 for ttft_p99")
 
 
@@ -194,12 +208,15 @@ class Scenario(Spec):
     carbon: Carbon | None = Field(None, description="whose electricity; default: no carbon figures")
     ladder: tuple[Rung, ...] = Field((), description="the scenario changed step by step, each on top of those before it")
     curve: Curve | None = Field(None, description="run at one load after the other, to see speed against cost")
+    plan: Search | None = Field(None, description="which clusters to choose the cheapest of that holds the SLO")
+    sweep: Sweep | None = Field(None, description="the keys to vary, and the points to run")
     _places: Any = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _one_study(self) -> Scenario:
-        if self.ladder and self.curve:
-            raise ValueError("there are a ladder and a curve; give one of them, and the other in a scenario that extends this one")
+        found = [name for name in ("ladder", "curve", "plan", "sweep") if vars(self)[name]]
+        if len(found) > 1:
+            raise ValueError(f"there are a {' and a '.join(found)}; give one of them, and the other in a scenario that extends this one")
         return self
 
     def __eq__(self, other: object) -> bool:

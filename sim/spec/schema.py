@@ -105,8 +105,8 @@ def json_schema() -> dict[str, Any]:
         for name in family.names():
             _define(definitions, family, name)
     for name, key in (("agents", "preset"), ("evals", "preset"), ("rl", "agents_preset"), ("rl", "preset")):
-        family = "rl_preset" if (name, key) == ("rl", "preset") else "agent_preset"
-        definitions[f"workload.{name}"]["properties"][key]["anyOf"][0] = {"enum": [path.name[:-5] for path in _presets(family)]}
+        which = "rl_preset" if (name, key) == ("rl", "preset") else "agent_preset"
+        definitions[f"workload.{name}"]["properties"][key]["anyOf"][0] = {"enum": [path.name[:-5] for path in _presets(which)]}
     definitions["workload.agent_trace"]["properties"]["format"]["enum"] = ["auto", *AGENT_FORMATS.names()]
     schema["properties"]["extends"] = {"type": "string", "description": "another scenario file that this one is put over"}
     _accept_shorthand(schema)
@@ -137,7 +137,9 @@ def _define(definitions: dict[str, Any], family: Family, name: str) -> None:
 
 
 def _accept_shorthand(schema: dict[str, Any]) -> None:
-    """One word stands for a precision or a fabric, a time for how it varies; what `extends` brings in cannot be required of a file."""
+    """One word stands for a precision, a fabric or whose GPUs are shared, a time for how it varies; what `extends` brings in cannot be
+    required of a file.
+    """
     precision = schema["$defs"]["Precision"]
     words = precision["properties"]["attention"]["enum"]
     schema["$defs"]["Precision"] = {"anyOf": [{"enum": words}, precision], "description": precision.pop("description", "")}
@@ -148,11 +150,16 @@ def _accept_shorthand(schema: dict[str, Any]) -> None:
     node = schema["$defs"]["CpuNode"]
     node["anyOf"] = [{"required": node.pop("required")}, {"required": ["preset"]}]
     schema["$defs"]["CpuNode"] = {"anyOf": [{"enum": cpu_nodes()}, node], "description": node.pop("description", "")}
+    shares = schema["$defs"]["Shares"]
+    schema["$defs"]["Shares"] = {"anyOf": [{"type": "string"}, shares], "description": shares.pop("description", "")}
     for name in ("Law", "Part"):
         for key in ("value", "mean", "median", "sd", "p90", "p95", "p99", "min", "max"):
             schema["$defs"][name]["properties"][key]["anyOf"].insert(0, {"type": "string"})
-    for name in ("Spread", "Image", "Weights", "Law", "Memory"):
+    for name in ("Spread", "Image", "Weights", "Law", "Memory", "Wait"):
         schema["$defs"][name] = {"anyOf": [{"type": ["number", "string"]}, schema["$defs"][name]]}
+    for name in ("min", "max", "step"):
+        schema["$defs"]["Range"]["properties"][name] = {"anyOf": [{"type": "string"}, schema["$defs"]["Range"]["properties"][name]]}
+    schema["$defs"]["Axis"] = {"anyOf": [{"type": "array", "minItems": 1}, schema["$defs"]["Axis"]]}
     rl = schema["$defs"]["workload.rl"]
     rl["anyOf"] = [{"required": [key for key in rl["required"] if key != "kind"]}, {"required": ["preset"]}]
     rl["required"] = ["kind"]

@@ -81,6 +81,7 @@ class Trainer(Spec):
     overhead: Annotated[Seconds, Field(ge=0, le=1e6)] = Field(
         0.0, description="of each step of the optimizer or pass for log-probabilities, beside its kernels: samples in and out, Python"
     )
+    kernel_time: Annotated[float, Field(ge=0.1, le=10)] = Field(1.0, description="what its kernels take, over what is known of them")
     price_per_hour: Annotated[float, Field(ge=0, le=1e6)] | None = Field(None, description="dollars per GPU-hour; default: its profile's")
     region: str = ""
     checkpoint_bandwidth: Speed | None = Field(None, description="at which all GPUs together write one; default: of their PCIe links")

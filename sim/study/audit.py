@@ -213,7 +213,8 @@ def _tokens(tables: Tables) -> Entry:
     All members of a static batch generate as many as its longest answer. With speculation the steps of a request count at the expected
     pace, and what it got beyond that when it leaves.
     """
-    if tables.drafted and (tables.counts[UNFINISHED] or tables.counts[FAILED]):
+    stopped = tables.counts[UNFINISHED] or tables.counts[FAILED] or tables.result.tables["pauses"]["forgotten"].any()
+    if tables.drafted and stopped:
         return _entry(0, [], "skipped: requests were cut off whose steps are recorded at the expected pace")
     pads = Waste(tables).pads
     if pads.any() and tables.counts[FAILED]:

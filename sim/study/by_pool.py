@@ -10,6 +10,7 @@ from sim.study.measures import MEASURES
 from sim.study.money import pool_usd
 from sim.study.spread import distribution
 from sim.study.starts import most_at_once
+from sim.study.training import passing
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
@@ -33,7 +34,7 @@ def by_pool(facts: Facts) -> dict[str, dict[str, Any]] | None:
         usd = float(spent[number])
         found[name] = _pool(facts, of_replica, number) | {
             "gpus": int(most_at_once(facts.replicas["start"][mine], facts.replicas["end"][mine], facts.gpus[mine])),
-            "busy_fraction": _ratio(busy[number], float(time[mine].sum())),
+            "busy_fraction": _ratio(busy[number] + passing(facts, name), float(time[mine].sum())),
             "usd_total": usd,
             "handed_on": int(handed[number]),
         }

@@ -102,7 +102,8 @@ class Tables:
 
     @property
     def begin(self) -> float:
-        return self.arrivals[0]
+        """The first arrival; of a part of a run (`study/window.py`) where it begins."""
+        return float(self.meta["begin"]) if "begin" in self.meta else self.arrivals[0]
 
     @property
     def end(self) -> float:

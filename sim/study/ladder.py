@@ -74,7 +74,7 @@ class Ladder(NamedTuple):
     @property
     def table(self) -> pd.DataFrame:
         """The rows as a table, but for what has figures of its own."""
-        return pd.DataFrame([{name: value for name, value in row.items() if name != LEARNS} for row in self.rows])
+        return pd.DataFrame([{name: value for name, value in row.items() if name not in (LEARNS, "others")} for row in self.rows])
 
 
 def climb(
@@ -118,7 +118,7 @@ def climb(
 
 def figures(result: Result, fleet: Fleet | None) -> dict[str, Any]:
     """A step in figures: its run as written, and the smallest fleet; without one those figures are None. `rl`: those of its one run of
-    reinforcement learning, None where there is none, or several.
+    reinforcement learning, None where there is none, or several; `others`: requests beside it.
     """
     trained = list((result.summary["rl"] or {}).values())
     across, over_time = spreads(Facts(result))
@@ -128,9 +128,21 @@ def figures(result: Result, fleet: Fleet | None) -> dict[str, Any]:
         "held_back": " ".join(reason["text"] for reason in result.summary["why"]) or None,
         "needed_replicas": sum(fleet.replicas) if fleet else None,
         **{f"needed_{name}": _at(fleet.result.summary, path) if fleet else None for name, path in NEEDED.items()},
-        "rl": trained[0] if len(trained) == 1 else None,
+        "rl": trained[0] if len(trained) == 1 else None, "others": others(result) if trained else None,
         "audit_ok": all(entry["ok"] for audit in audits for entry in audit.values()),
     }  # fmt: skip
+
+
+def others(result: Result) -> dict[str, float | None] | None:
+    """Requests beside those of reinforcement learning: how many, those completed, seconds to the first token and the end; None without."""
+    requests = result.requests
+    mine = requests[~requests["workload"].isin([one["name"] for one in result.meta.get("rl", [])])]
+    if not len(mine):
+        return None
+    done = mine[mine["status"] == "completed"]
+    points = {"ttft_p50": ("ttft", 0.5), "ttft_p95": ("ttft", 0.95), "e2e_p50": ("e2e", 0.5), "e2e_p95": ("e2e", 0.95)}
+    return {"requests": len(mine), "completed": len(done),
+            **{name: float(done[column].quantile(share)) if len(done) else None for name, (column, share) in points.items()}}  # fmt: skip
 
 
 def learns(scenario: Scenario) -> bool:
@@ -231,7 +243,7 @@ def _guess(step: Scenario, below: Mapping[str, Any] | None) -> int | None:
     """Replicas to begin the search with: as many GPUs as the step below needed."""
     if below is None or below["needed_gpus"] is None:
         return None
-    pools = step.cluster.pools
+    pools = [pool for pool in step.cluster.pools if pool.shares is None]
     return max(1, round(below["needed_gpus"] * max(p.replicas for p in pools) / sum(p.replicas * p.parallel.gpus for p in pools)))
 
 

@@ -12,16 +12,23 @@ import numpy as np
 from sim.core.record import Table
 from sim.spec.lending import lenders
 from sim.study.facts import Tables
+from sim.study.metric import ratio
 from sim.study.spread import distribution
+from sim.study.states import spent_by_pool
 
 if TYPE_CHECKING:
     from sim.study.metrics import Facts
 
 SLACK = 1e-9
+SWITCH = ("starting", "offload")
 
 
 def lending(facts: Facts) -> dict[str, Any] | None:
-    """{borrower: figures}; None where no GPUs are shared. Seconds, GPU-hours and requests, from the begin of the run to its end."""
+    """{borrower: figures}; None where no GPUs are shared. Seconds, GPU-hours and requests, from the begin of the run to its end.
+
+    `traffic` is what the borrower served of all that its workloads sent. `gpu_seconds`, of owner and borrower, sum to the owner's GPUs
+    times the run: in steps, idle, paused by a trainer, and changing hands.
+    """
     owners = lenders(facts.result.scenario.cluster)
     return {name: _figures(facts, name, owner.name) for name, owner in owners.items()} or None
 
@@ -29,22 +36,61 @@ def lending(facts: Facts) -> dict[str, Any] | None:
 def _figures(facts: Facts, borrower: str, owner: str) -> dict[str, Any]:
     table, replicas = facts.result.tables.get("lendings"), facts.replicas
     lives = (replicas["end"] - replicas["start"]) * facts.gpus / 3600
-    mine = np.array([name == borrower for name in facts.pool_of_replica], dtype=bool)
-    found: dict[str, Any] = {"owner": owner, "gpu_hours": float(lives[mine].sum())}
+    mine, both = (np.isin(facts.pool_of_replica, names) for names in ([borrower], [borrower, owner]))
+    found: dict[str, Any] = {
+        "owner": owner, "gpu_hours": float(lives[mine].sum()), "share": ratio(float(lives[mine].sum()), float(lives[both].sum())),
+        "traffic": _traffic(facts, borrower), "gpu_seconds": {name: _spent(facts, name) for name in (owner, borrower)},
+    }  # fmt: skip
     for code, kind in enumerate(("lend", "take_back")):
         rows = None if table is None or not len(table) else (table["kind"] == code) & (table["borrower"] == _code(table, borrower))
-        found[kind] = _hand_overs(table, rows) if table is not None and rows is not None else {"count": 0}
+        found[kind] = _hand_overs(facts, table, rows) if table is not None and rows is not None else {"count": 0}
     return found
 
 
-def _hand_overs(table: Table, rows: np.ndarray) -> dict[str, Any]:
+def _traffic(facts: Facts, borrower: str) -> dict[str, Any]:
+    """Requests and output tokens that the borrower served last, and of how many that workloads sent of which it served any."""
+    mine = np.array([name == borrower for name in facts.pool_of_replica])
+    names = facts.result.tables["requests"].labels["workload"]
+    every, here = np.zeros((2, len(names))), np.zeros((2, len(names)))
+    for page in facts.requests():
+        served = (page["replica"] >= 0) & mine[page["replica"]]
+        for count, rows in ((every, slice(None)), (here, served)):
+            of = page["workload"][rows]
+            count += np.bincount(of, minlength=len(names)), np.bincount(of, page["output_tokens"][rows], len(names))
+    (requests, tokens), (all_requests, all_tokens) = here.sum(axis=1).tolist(), every[:, here[0] > 0].sum(axis=1).tolist()
+    return {"requests": int(requests), "output_tokens": int(tokens), "of_requests": ratio(requests, all_requests),
+            "of_output_tokens": ratio(tokens, all_tokens)}  # fmt: skip
+
+
+def _spent(facts: Facts, pool: str) -> dict[str, float]:
+    states = spent_by_pool(facts)[pool]
+    found = {"busy": states["busy"], "idle": states["idle"], "paused": 0.0, "switch": 0.0}
+    for state, seconds in states.items():
+        if state not in found:
+            found["switch" if state in SWITCH else "paused"] += seconds
+    return found
+
+
+def _hand_overs(facts: Facts, table: Table, rows: np.ndarray) -> dict[str, Any]:
     start, empty, served = (table[name][rows] for name in ("start", "empty", "served"))
     done = ~np.isnan(served)
+    away, back = _stage(facts, "offload", table["giver"][rows]), _stage(facts, "weights", table["taker"][rows][done])
     return {
         "count": int(rows.sum()), "served": int(done.sum()),
         "emptied_s": distribution((empty - start)[~np.isnan(empty)]), "switch_s": distribution((served - empty)[done]),
+        "out_s": distribution(away[~np.isnan(away)]), "in_s": distribution(back[~np.isnan(back)]),
         "sent_on": int(table["sent_on"][rows].sum()), "called_off": int(table["called_off"][rows].sum()),
     }  # fmt: skip
+
+
+def _stage(facts: Facts, name: str, replicas: np.ndarray) -> np.ndarray:
+    """Seconds that a stage of each of these replicas took; NaN where it had none, or it was not over."""
+    table, found = facts.result.tables.get("starts"), np.full(len(facts.replicas), np.nan)
+    if table is not None and len(table):
+        mine = table["stage"] == table.labels["stage"].index(name)
+        found[table["replica"][mine]] = (table["end"] - table["start"])[mine]
+    seconds: np.ndarray = found[replicas]
+    return seconds
 
 
 def _code(table: Table, borrower: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,12 +46,19 @@ from sim.study.starts import most_at_once, starts
 from sim.study.states import pauses, replica_states
 from sim.study.tiers import tiers
 from sim.study.tools import tools
-from sim.study.training import training
+from sim.study.training import lent, passing, training
 from sim.study.why import why
+from sim.study.window import is_cut, window
 
 
 class Facts(Tables):
     """The tables of a run, and what several metrics share."""
+
+    @functools.cached_property
+    def settled(self) -> Facts:
+        """The part of the run after its warm-up (`study/window.py`); all of it where none is left out."""
+        said = self.meta.get("warmup")
+        return Facts(window(self.result, said["begin"], math.inf)) if said else self
 
     @functools.cached_property
     def spreads(self) -> dict[str, dict[str, float] | None]:
@@ -99,6 +106,11 @@ class Facts(Tables):
             done = page["status"] == COMPLETED
             total += [page[name][done].sum(dtype="i8") for name in ("input_tokens", "output_tokens")]
         return float(total[0]), float(total[1])
+
+    @functools.cached_property
+    def engine_time(self) -> np.ndarray:
+        """Seconds of the span that each replica had its GPUs: not those in which a trainer that shares them had."""
+        return self.lifetimes - lent(self)
 
     @functools.cached_property
     def work(self) -> Work:
@@ -152,19 +164,35 @@ def summarise(result: Result) -> dict[str, Any]:
     from sim.study.audit import check
     from sim.study.verdict import judge
 
-    facts = Facts(result)
+    facts, warmup = Facts(result), result.meta.get("warmup")
     judged = judge(facts)
+    cut = tuple(warmup["figures"]) if warmup else ()
     summary: dict[str, Any] = {"verdict": judged.word, "verdict_reason": judged.reason}
-    for name, entry in METRICS.items():
-        group, _, leaf = name.partition(".")
-        value = _plain(entry.of(facts))
-        if leaf:
-            summary.setdefault(group, {})[leaf] = value
-        else:
-            summary[group] = value
+    summary |= _figures(METRICS, lambda name: facts.settled if is_cut(name, cut) else facts)
+    if warmup:
+        summary["warmup"] = warmup
     summary["audit"] = check(facts)
     summary["run"] = {key: _plain(result.meta[key]) for key in ("seed", "sim_s", "cpu_s", "events", "version", "digest")}
     return summary
+
+
+def cut_out(part: Result, groups: tuple[str, ...]) -> dict[str, Any]:
+    """The figures of some groups alone, of a part of a run (`study/window.py`)."""
+    facts = Facts(part)
+    return _figures([name for name in METRICS if is_cut(name, groups)], lambda name: facts)
+
+
+def _figures(names: Iterable[str], facts: Callable[[str], Facts]) -> dict[str, Any]:
+    """Some metrics, nested as their names are; `facts` says of what to compute each."""
+    found: dict[str, Any] = {}
+    for name in names:
+        group, _, leaf = name.partition(".")
+        value = _plain(METRICS[name].of(facts(name)))
+        if leaf:
+            found.setdefault(group, {})[leaf] = value
+        else:
+            found[group] = value
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -243,19 +271,19 @@ metric("gpu.mean", "GPUs", "GPUs of the replicas there were, averaged over the s
 )
 
 
-@metric("gpu.busy_fraction", "", "GPU-seconds inside engine steps over GPU-seconds of the span")
+@metric("gpu.busy_fraction", "", "GPU-seconds in engine steps, and in passes of a trainer that shares the GPUs, over those of the span")
 def _busy(facts: Facts) -> Any:
-    return _ratio(facts.work.busy, _gpu_seconds(facts))
+    return _ratio(facts.work.busy + sum(passing(facts, name) for name in facts.pools), _gpu_seconds(facts))
 
 
-@metric("gpu.mfu", "", "model FLOP of all tokens computed (recomputation included) over peak FLOP/s times the span, idle time included")
+@metric("gpu.mfu", "", "engines' model FLOP (recomputation included) over peak FLOP/s times the span, idle time included, trainers' not")
 def _mfu(facts: Facts) -> Any:
-    return _ratio(facts.work.flops, (facts.per_replica("peak_flops") * facts.lifetimes).sum())
+    return _ratio(facts.work.flops, (facts.per_replica("peak_flops") * facts.engine_time).sum())
 
 
-@metric("gpu.mbu", "", "bytes of weights (once per step) and of decoders' KV reads over peak bandwidth times the span, idle time included")
+@metric("gpu.mbu", "", "bytes of weights (once per step) and decoders' KV reads over peak bandwidth times the span, as for gpu.mfu")
 def _mbu(facts: Facts) -> Any:
-    return _ratio(facts.work.bytes_moved, (facts.per_replica("bandwidth") * facts.lifetimes).sum())
+    return _ratio(facts.work.bytes_moved, (facts.per_replica("bandwidth") * facts.engine_time).sum())
 
 
 @metric("kv.peak_fraction", "", "most KV blocks in use at once over a replica's blocks, of the fullest replica")
@@ -264,9 +292,9 @@ def _kv_peak(facts: Facts) -> Any:
     return (peak / np.maximum(blocks, 1)).max(initial=0.0)
 
 
-@metric("kv.mean_fraction", "", "KV blocks at the end of each stretch, weighted by its seconds, over block-seconds; idle is empty")
+@metric("kv.mean_fraction", "", "KV blocks at the end of each stretch, weighted by its seconds, over engines' block-seconds; idle is empty")
 def _kv_mean(facts: Facts) -> Any:
-    return _ratio(facts.work.block_seconds, (facts.replicas["blocks"] * facts.lifetimes).sum())
+    return _ratio(facts.work.block_seconds, (facts.replicas["blocks"] * facts.engine_time).sum())
 
 
 @metric("kv.preemptions", "", "times a running request lost its cache and was computed again")

@@ -5,7 +5,8 @@ without a reservation, from when its GPUs were its own until it gave them back. 
 answers as its GPU-seconds in prefill and decode are (`sim.study.energy` says which is which), idle time in the same proportion, so that
 both sum to the whole; a pool that computed nothing is divided as the others together are. While a trainer has the GPUs of a pool their
 money is for training, and is not divided. Storage is that of KV tiers rented by the
-gigabyte, egress what went over links between regions; both only with a price book. CPU nodes of sandboxes are paid for their lives.
+gigabyte, egress what went over links between regions; both only with a price book. CPU nodes of sandboxes are paid for their lives,
+judges of reinforcement learning that are rented for the time they are busy.
 """
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from sim.spec.prices import BELOW
 from sim.study.energy import HOUR, gpu_hours, hours
 from sim.study.facts import Bins
 from sim.study.metric import Metric, ratio
+from sim.study.rl_grades import rented_usd
 from sim.study.sandboxes import rates as sandbox_rates
 from sim.study.sandboxes import usd as sandboxes_usd
 from sim.study.training import passing, trainers_usd, trainers_usd_per_hour
@@ -119,7 +121,8 @@ def _egress(facts: Facts) -> float:
 
 def usd(facts: Facts) -> float:
     """All that the run cost."""
-    return _gpus(facts) + _storage(facts) + _egress(facts) + sandboxes_usd(facts) + trainers_usd(facts)
+    judges = rented_usd(facts, facts.end) or 0.0
+    return _gpus(facts) + _storage(facts) + _egress(facts) + sandboxes_usd(facts) + trainers_usd(facts) + judges
 
 
 def _hourly(facts: Facts) -> Any:
@@ -212,6 +215,8 @@ COST = (
     Metric("cost.usd_egress", "USD", "of bytes sent between regions, by the price book", _egress),
     Metric("cost.usd_sandboxes", "USD", "of the CPU nodes that sandboxes run on; None: no sandboxes",
            lambda facts: sandboxes_usd(facts) if facts.meta.get("sandboxes") else None),
+    Metric("cost.usd_judges", "USD", "of judges that are rented by the time they are busy; None: no such judges",
+           lambda facts: rented_usd(facts, facts.end)),
     Metric("cost.gpu_hours_by_hour", "GPU-h", "GPU-hours there were, by hour of the run's clock",
            lambda facts: gpu_hours(facts).sum(axis=0).tolist()),
     Metric("cost.usd_by_hour", "USD", "of the GPUs, by hour of the run's clock", usd_by_hour),

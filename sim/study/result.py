@@ -16,6 +16,7 @@ from sim.core.record import Table
 from sim.core.tables import TABLES
 from sim.core.tables import tables as empty
 from sim.spec.scenario import Scenario
+from sim.study.timeline.sizes import EVENTS, REQUESTS, Sizes
 
 ALWAYS = ("requests", "stretches", "replicas")  # further tables are saved when they have rows
 META = ("tables", "version", "seed", "digest", "sim_s", "cpu_s", "events", "arrived", "arrivals_end", "closed_loop", "remarks", "pools")
@@ -46,10 +47,14 @@ class Result:
         frame = self.tables["requests"].to_pandas().assign(**request_columns(self.tables["requests"]))
         return frame.sort_values("request", ignore_index=True)
 
-    def save(self, folder: str | Path, force: bool = False, pages: Mapping[str, Callable[[Result], str]] | None = None) -> Path:
+    def save(
+        self, folder: str | Path, force: bool = False, pages: Mapping[str, Callable[[Result], str]] | None = None,
+        files: Mapping[str, Callable[[Result, Path], object]] | None = None,
+    ) -> Path:  # fmt: skip
         """Write everything aside, then rename: a folder of that name is whole or not there.
 
-        `pages` are further files by name, each with the function that writes its text: `{"report.html": sim.report.page.render}`.
+        `pages` are further files by name, each with the function that makes its text: `{"report.html": sim.report.page.render}`; `files`
+        are others, each with the function that writes it to a path.
         Raises BadInput when the folder exists and `force` is not given, or cannot be written.
         """
         folder = Path(folder)
@@ -60,7 +65,7 @@ class Result:
         made = [parent for parent in folder.parents if not parent.exists()]
         try:
             aside.mkdir(parents=True)
-            self._write(aside, pages or {})
+            self._write(aside, pages or {}, files or {})
             _swap(aside, folder, force)
         except OSError as error:
             raise BadInput(f"cannot write {folder}: {error.strerror or error}") from error
@@ -71,7 +76,18 @@ class Result:
                     parent.rmdir()
         return folder
 
-    def _write(self, folder: Path, pages: Mapping[str, Callable[[Result], str]]) -> None:
+    def trace(self, path: str | Path, *, events: int = EVENTS, requests: int = REQUESTS) -> Path:
+        """Write a timeline for Perfetto (ui.perfetto.dev) of at most so many events, with at most so many requests, sessions of agents and
+        sandboxes, evenly from all. Raises BadInput when that shows nothing, or the file cannot be written.
+        """
+        from sim.study.timeline.timeline import save
+
+        save(self, Path(path), Sizes(events, requests))
+        return Path(path)
+
+    def _write(
+        self, folder: Path, pages: Mapping[str, Callable[[Result], str]], files: Mapping[str, Callable[[Result, Path], object]]
+    ) -> None:
         from sim.spec.load import dump
 
         (folder / "scenario.yaml").write_text(dump(self.scenario), encoding="utf-8")
@@ -82,6 +98,8 @@ class Result:
             self.tables[name].save(folder / f"{name}.parquet")
         for name, render in pages.items():
             (folder / name).write_text(render(self), encoding="utf-8")
+        for name, write in files.items():
+            write(self, folder / name)
 
     @classmethod
     def open(cls, folder: str | Path) -> Result:
@@ -93,7 +111,8 @@ class Result:
             raise BadInput(f"{folder} holds no result: meta.json is missing; a folder written by `burstsim run -o` is wanted")
         try:
             meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            tables = {path.stem: Table.open(path) for path in sorted(folder.glob("*.parquet"))}
+            # Beside the tables of the run may lie those of studies over several runs.
+            tables = {path.stem: Table.open(path) for path in sorted(folder.glob("*.parquet")) if path.stem in TABLES}
         except (OSError, ValueError) as error:
             raise BadInput(f"{folder} holds a damaged result: {error}") from error
         lacking = list(_lacking(tables, meta))

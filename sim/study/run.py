@@ -64,8 +64,13 @@ def _idle(world: World) -> list[str]:
 
 def _left(scenario: Scenario) -> list[str]:
     """What the scenario holds beside the one run that this is."""
-    said = ["The ladder was not climbed: this is the scenario below its first step."] if scenario.ladder else []
-    return [*said, *(["The curve was not swept: this is the scenario at the load written."] if scenario.curve else [])]
+    said = {
+        "The ladder was not climbed: this is the scenario below its first step.": scenario.ladder,
+        "The curve was not swept: this is the scenario at the load written.": scenario.curve,
+        "Nothing was planned: this is the cluster as written; `burstsim plan` looks for the cheapest.": scenario.plan,
+        "The sweep was not run: this is the scenario as written; `burstsim sweep` runs its points.": scenario.sweep,
+    }
+    return [text for text, there in said.items() if there]
 
 
 def _check_room(world: World) -> None:

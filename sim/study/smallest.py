@@ -27,8 +27,9 @@ class Fleet(NamedTuple):
 def smallest(scenario: Scenario, guess: int | None = None, most: int = MOST, simulate: Callable[[Scenario], Result] = run) -> Fleet | None:
     """The fewest replicas with which the SLO is met and the verdict is not `overloaded`; None where `most` are not enough.
 
-    Pools grow and shrink together, in the proportions written; then each in turn is lowered as far as the others allow. `guess`: replicas
-    of the largest pool to begin with, by default those written. Raises BadInput without an SLO.
+    Pools grow and shrink together, in the proportions written; then each in turn is lowered as far as the others allow, and with it the
+    pool that stands on its GPUs. `guess`: replicas of the largest pool to begin with, by default those written. Raises BadInput without an
+    SLO.
     """
     limited(scenario)
     written = [pool.replicas for pool in scenario.cluster.pools]
@@ -48,8 +49,8 @@ def smallest(scenario: Scenario, guess: int | None = None, most: int = MOST, sim
     found = together(count)
     for pool in range(len(found)) if len(found) > 1 else ():
         here = found
-        fewer = least(lambda n, at=pool, now=here: carried((*now[:at], n, *now[at + 1 :])), here[pool], here[pool])  # type: ignore[misc]
-        found = (*here[:pool], fewer or here[pool], *here[pool + 1 :])
+        fewer = least(lambda n, at=pool, now=here: carried(_changed(scenario, now, at, n)), here[pool], here[pool])  # type: ignore[misc]
+        found = _changed(scenario, here, pool, fewer or here[pool])
     return Fleet(found, runs[found])
 
 
@@ -69,6 +70,13 @@ def with_replicas(scenario: Scenario, replicas: tuple[int, ...]) -> Scenario:
     """The scenario with so many replicas of each pool."""
     pools = tuple(pool.model_copy(update={"replicas": n}) for pool, n in zip(scenario.cluster.pools, replicas, strict=True))
     return scenario.model_copy(update={"cluster": scenario.cluster.model_copy(update={"pools": pools})})
+
+
+def _changed(scenario: Scenario, replicas: tuple[int, ...], pool: int, count: int) -> tuple[int, ...]:
+    """So many replicas of one pool, and no more of another one than it stands on the GPUs of."""
+    pools = scenario.cluster.pools
+    found = {one.name: n for one, n in zip(pools, (*replicas[:pool], count, *replicas[pool + 1 :]), strict=True)}
+    return tuple(n if one.shares is None else min(n, found[one.shares.pool]) for one, n in zip(pools, found.values(), strict=True))
 
 
 def least(holds: Callable[[int], bool], guess: int, most: int) -> int | None:

@@ -42,9 +42,12 @@ def pauses(tables: Tables) -> Pauses | None:
 
 def replica_states(facts: Facts) -> dict[str, dict[str, float]] | None:
     """{pool: GPU-seconds of the run by state}; None where nobody paused a replica."""
+    return None if pauses(facts) is None else spent_by_pool(facts)
+
+
+def spent_by_pool(facts: Facts) -> dict[str, dict[str, float]]:
+    """{pool: GPU-seconds of the run by state}, also where nobody paused a replica."""
     found = pauses(facts)
-    if found is None:
-        return None
     start, end, gpus = facts.replicas["start"], facts.replicas["end"], facts.gpus
     pool, names = facts.work.draw.of_replica, list(facts.pools)
     states = {"busy": facts.work.draw.seconds.sum(axis=1), "idle": np.bincount(pool, (end - start) * gpus, len(names)) + 0.0}
@@ -56,10 +59,12 @@ def replica_states(facts: Facts) -> dict[str, dict[str, float]] | None:
     return {name: {state: float(spent[number]) for state, spent in states.items()} for number, name in enumerate(names)}
 
 
-def _others(tables: Tables, found: Pauses) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def _others(tables: Tables, found: Pauses | None) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """(state, replica, seconds) of pauses, and of the stages of starts."""
-    labels = tables.result.tables["pauses"].labels["why"]
-    parts = [(why, found.replica[found.why == code], (found.end - found.start)[found.why == code]) for code, why in enumerate(labels)]
+    parts = []
+    if found is not None:
+        labels = tables.result.tables["pauses"].labels["why"]
+        parts = [(why, found.replica[found.why == code], (found.end - found.start)[found.why == code]) for code, why in enumerate(labels)]
     stages = _rows(tables, "starts")
     if stages is not None:
         replica, names = stages["replica"], stages.labels["stage"]

@@ -10,6 +10,7 @@ them, and what it draws above their idle power.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,6 +80,12 @@ def awake(tables: Tables, name: str) -> tuple[np.ndarray, np.ndarray]:
     return start[np.append(True, apart)[:len(start)]], end[np.append(apart, True)[:len(end)]]
 
 
+def lent(tables: Tables) -> np.ndarray:
+    """Seconds of the span in which a trainer had the GPUs of each replica, whose engine slept."""
+    had = {one["shares"]: _had(tables, one, tables.begin) for one in tables.meta.get("trainers", []) if one.get("shares")}
+    return np.array([had.get(name, 0.0) for name in tables.pool_of_replica])
+
+
 def _had(tables: Tables, one: dict[str, Any], since: float = 0.0) -> float:
     """Seconds in which a trainer had its GPUs: one that shares them is asleep in the others."""
     if not one.get("shares"):
@@ -102,6 +109,20 @@ def trainers_usd_per_hour(tables: Tables) -> float:
     """Dollars per hour for those that are trainers' own."""
     own = [one for one in tables.meta.get("trainers", []) if not one.get("shares")]
     return sum(np.nan if one["price_per_hour"] is None else one["price_per_hour"] * one["gpus"] for one in own)
+
+
+def passes(tables: Tables, pool: str) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """GPUs, and begins and ends (s) of passes, of trainers that share the GPUs of a pool."""
+    for one in tables.meta.get("trainers", []):
+        if one.get("shares") == pool:
+            yield one["gpus"], *_passes(tables, one["name"])
+
+
+def _passes(tables: Tables, name: str) -> tuple[np.ndarray, np.ndarray]:
+    table = tables.result.tables["train_states"]
+    codes = [code for code, state in enumerate(table.labels["state"]) if state in PASSES]
+    mine = (table["trainer"] == _code(table, name)) & np.isin(table["state"], codes)
+    return table["start"][mine], table["end"][mine]
 
 
 def passing(tables: Tables, pool: str) -> float:
@@ -129,12 +150,8 @@ def joules(tables: Tables, one: dict[str, Any]) -> tuple[float, float]:
 def site_joules_by_hour(tables: Tables, one: dict[str, Any]) -> np.ndarray:
     """Joules of a trainer at the site, PUE included, by hour of the run's clock."""
     chips, hosts = joules(tables, one)
-    table = tables.result.tables["train_states"]
-    mine = table["trainer"] == _code(table, one["name"])
-    codes = [code for code, state in enumerate(table.labels["state"]) if state in PASSES]
-    working = mine & np.isin(table["state"], codes)
     edges = HOUR * np.arange(max(int(np.ceil(tables.end / HOUR)), 1) + 1)
-    at_work = HOUR * Bins(edges).add(table["start"][working], table["end"][working]).means()
+    at_work = HOUR * Bins(edges).add(*_passes(tables, one["name"])).means()
     there = np.clip(tables.end - edges[:-1], 0.0, HOUR)
     idle = 0.0 if one.get("shares") else one["gpus"] * (one["idle_watts"] + IDLE_HOST * one["host_watts"])
     above = (chips + hosts - idle * tables.end) / max(float(at_work.sum()), 1e-300)

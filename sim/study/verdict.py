@@ -57,6 +57,10 @@ def judge(tables: Tables) -> Verdict:
     if overload:
         return Verdict("overloaded", overload)
     queued = load.queued / arrived
+    if closed and tables.meta.get("rl"):
+        who = "All load comes of training, which waits for what it asks, so that nothing can outrun service"
+        some = f"{_share(load.queued, arrived)} of the requests" if queued else "no request"
+        return Verdict("stable", f"{who}; {some} queued for longer than {_time(limit)}.")
     too_long = f" But {_share(load.too_long, arrived)} of the requests were longer than any replica can hold." if load.too_long else ""
     more = " Callers wait for their answers, so arrivals cannot outrun service." if closed else _filling(load)
     if queued > SHARE:

@@ -10,6 +10,7 @@ A reason is given only where the run's own records show it, and only from `SHARE
   most time. Deliveries of workloads are not waited for, and what goes to replicas that start only where the starts are;
 * hand-over of keys and values, of the time from arrivals to last tokens; ways between regions, of the time to first tokens;
 * attempts: retries and hedges beside first attempts;
+* GPUs that another pool has of those that two share (`study/why_lent.py`);
 * queues at replicas, of the time from arrivals to last tokens: the KV cache is full, the batch is full, or prompts are being computed;
 * of agents: sandboxes, tools, a gate, and contexts computed again (`study/why_agents.py`);
 * of reinforcement learning: what a step waits for (`study/why_rl.py`), which comes first.
@@ -32,6 +33,7 @@ from sim.study.measures import MEASURES
 from sim.study.reason import Reason, lasting
 from sim.study.starts import RISING
 from sim.study.why_agents import reasons
+from sim.study.why_lent import reasons as of_lent
 from sim.study.why_rl import reasons as of_rl
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def why(facts: Facts) -> list[dict[str, Any]]:
     cold = _cold(facts, waits)
     found = [reason for reason in (
         *of_rl(facts), cold, *_bounds(facts), _placement(facts), _link(facts, cold is not None), _handed(facts, waits), _away(waits),
-        _attempts(facts), _queues(facts, waits), *reasons(facts),
+        _attempts(facts), *of_lent(facts, waits.e2e), _queues(facts, waits), *reasons(facts),
     ) if reason is not None and reason.share >= SHARE]  # fmt: skip
     # Rounded, for sums of shares depend on the order they are added in.
     return [reason._replace(share=round(reason.share, 4))._asdict() for reason in found or [_gpus(facts)]]

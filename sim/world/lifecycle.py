@@ -45,8 +45,10 @@ class Life:
     it, when it drains and has nothing left, in place of its end, and `left` is when it then gave up the GPUs, s.
     """
 
-    __slots__ = ("emptied", "end", "engine", "flow", "index", "left", "number", "place", "ready", "since", "spare", "stages", "start", "state",
-                 "worked")  # fmt: skip
+    __slots__ = (
+        "emptied", "end", "engine", "flow", "index", "left", "number", "place", "ready", "since", "spare", "stages", "start", "state",
+        "worked",
+    )  # fmt: skip
 
     def __init__(self, engine: Engine | ExactEngine, number: int, spare: bool):
         self.engine, self.index, self.number, self.spare = engine, engine.index, number, spare

@@ -61,6 +61,7 @@ MINIMAL_LENGTHS = {
     "fixed": {"input": 100, "output": 10},
     "lognormal": {"input": {"mean": 100, "sigma": 1}, "output": {"median": 10, "p99": 100}},
     "preset": {"name": "azure_conv_2023"},
+    "scaled": {"lengths": {"kind": "fixed", "input": 100, "output": 10}, "input": 1.2},
     "uniform": {"input": [1, 100], "output": [1, 10]},
 }
 

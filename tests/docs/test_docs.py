@@ -10,6 +10,7 @@ import sys
 import types
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -18,6 +19,7 @@ import sim
 from sim.cli import main
 from sim.core.registry import ROUTERS, WORKLOADS
 from sim.core.request import Request
+from sim.spec.schema import json_schema
 from sim.spec.yaml_marks import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +71,16 @@ def test_what_the_readme_shows_can_be_put_on_its_first_scenario(tmp_path):
         assert sim.load(tmp_path / "again.yaml") == scenario
 
 
+def test_editors_know_what_the_readme_shows():
+    check = jsonschema.Draft202012Validator(json_schema())
+    first, *others = map(yaml.safe_load, blocks("yaml"))
+    assert [error.message for block in ({}, *others) for error in check.iter_errors(first | block)] == []
+    [block] = [block for block in others if any("shares" in pool for pool in block.get("cluster", {}).get("pools", []))]
+    pool = block["cluster"]["pools"][1]
+    assert not list(check.iter_errors(first | block | {"cluster": {"pools": [pool | {"shares": "chat"}]}}))
+    assert list(check.iter_errors(first | block | {"cluster": {"pools": [pool | {"shares": {"pool": "chat", "wen": {}}}]}}))
+
+
 def test_readme_agents_run(tmp_path):
     first, *others = (parse(block, "README.md", tmp_path).data for block in blocks("yaml"))
     found = {}
@@ -79,6 +91,26 @@ def test_readme_agents_run(tmp_path):
                 summary = sim.run(sim.loads(first | block, {f"workloads.{number}.{size}": 4})).summary
                 found[workload["kind"]] = summary["agents"]["tasks"]["begun"], sorted(summary["sandboxes"] or ())
     assert found == {"agents": (4, []), "evals": (16, ["swe"])}
+
+
+def test_readme_reinforcement_learning_runs(tmp_path):
+    first, *others = (parse(block, "README.md", tmp_path).data for block in blocks("yaml"))
+    [block] = [block for block in others if any(one["kind"] == "rl" for one in block.get("workloads", []))]
+    small = {"steps": 2, "prompts": 8, "samples": 4, "answers.mean": 100, "answers.cap": 400}
+    result = sim.run(sim.loads(first | block, {f"workloads.0.{key}": value for key, value in small.items()}))
+    assert result.tables["rl_steps"]["groups"].tolist() == [8, 8]
+    assert all(check["ok"] for check in result.summary["audit"].values())
+
+
+def test_readme_shared_gpus_run(tmp_path):
+    first, *others = (parse(block, "README.md", tmp_path).data for block in blocks("yaml"))
+    [block] = [block for block in others if any("shares" in pool for pool in block.get("cluster", {}).get("pools", []))]
+    result = sim.run(sim.loads(first | block))
+    found = result.summary["lending"]["batch"]
+    assert found["lend"]["served"] == 3
+    assert result.tables["lendings"]["start"].tolist() == pytest.approx([360.0] * 3, abs=1e-6)
+    assert found["traffic"] == found["traffic"] | {"requests": 1000, "of_requests": 1.0}
+    assert all(check["ok"] for check in result.summary["audit"].values())
 
 
 def test_readme_program_runs(chat):

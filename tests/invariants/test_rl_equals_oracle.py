@@ -103,6 +103,7 @@ def runs(draw) -> dict:
         run["dynamic_sampling"] = sampling
     if agents:
         run |= {"agents": draw(st.sampled_from([{"lead": LEAD}, {"lead": LEAD | SPAWNS, "sub": LEAD}])), "tools": TOOLS}
+        run["stepping"] = draw(st.sampled_from(["trajectory", "batch"])) if "sub" not in run["agents"] else "trajectory"
         environment = draw(ENVIRONMENT)
         if environment:
             run["environment"] = environment

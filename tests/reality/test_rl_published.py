@@ -48,6 +48,15 @@ def test_a_step_of_agents_in_environments():
     assert took == pytest.approx(365.7, rel=0.15)
 
 
+@pytest.mark.parametrize(("sigma", "published"), [(1, 1.23), (10, 2.27)])
+def test_a_batch_in_step_is_slower_the_more_turns_differ(sigma, published):
+    own = Path(__file__).parents[2] / "sim/study/validate/rl_published.csv"
+    plans = {row["id"]: plan_of(row) for row in gathered(own, False)[0]}
+    names = f"rollart_turns_sigma{sigma}_batch", f"rollart_turns_sigma{sigma}"
+    together, alone = (figures_of(plans[name]).figures["gen_s"] for name in names)
+    assert together / alone == pytest.approx(published, rel=0.15)
+
+
 @needs_truth
 @pytest.mark.study
 def test_bands_of_published_runs(tmp_path):
@@ -55,5 +64,5 @@ def test_bands_of_published_runs(tmp_path):
     missed = {goal["goal"] for goal in found.goals if not goal["met"]}
     assert missed <= MISSED, [goal for goal in found.goals if not goal["met"]]
     assert {one["id"] for one in found.could_not} == {
-        "nemo_H100_Nemotron3Nano30BA3B_128_off1", "verl_dpsk671b", "rollart_turns_sigma10", "rollart_offload",
-    }  # fmt: skip
+        "nemo_H100_Nemotron3Nano30BA3B_128_off1", "verl_dpsk671b", "rollart_offload",
+    }

@@ -166,7 +166,10 @@ def test_the_door_is_light(code):
 def test_the_api_is_what_it_says():
     import sim
 
-    assert set(sim.__all__) == {"BadInput", "Result", "Scenario", "__version__", "dump", "load", "loads", "run"}
+    assert set(sim.__all__) == {
+        "BadInput", "Comparison", "Crew", "Plan", "Replications", "Result", "Scenario", "Sweep", "__version__", "capacity", "compare",
+        "dump", "load", "loads", "pareto", "plan", "replicate", "run", "sweep", "what_if",
+    }  # fmt: skip
     assert re.fullmatch(r"\d+\.\d+\.\d+", sim.__version__)
     with pytest.raises(AttributeError, match="nothing"):
         _ = sim.nothing

@@ -89,12 +89,12 @@ def scenario(main=AT_HOME, tools=INSIDE, box=(), **engine):
     return {"model": "Qwen/Qwen2.5-0.5B", "workloads": [agents], "cluster": cluster}
 
 
-def drives(play, environment=None):
+def drives(play, environment=None, stepping="trajectory"):
     """A workload that is one of a trainer's: `play(play, world, control)` goes on beside what it began."""
     def drive(self, world):
         control = world.control("serve")
         environment_ = None if environment is None else Environment.model_validate(environment)
-        mine = Play(Team(self.agents, self.agent, self.tools, self.apis, environment_, "serve"), world, control)
+        mine = Play(Team(self.agents, self.agent, self.tools, self.apis, environment_, "serve", stepping), world, control)
         yield from play(mine, world, control)
         while mine.turns.running():
             yield world.env.timeout(1.0)
@@ -102,8 +102,8 @@ def drives(play, environment=None):
     return mock.patch.multiple(Evals, drive=drive, trains=True)
 
 
-def run(options, play, environment=None):
-    with drives(play, environment):
+def run(options, play, environment=None, stepping="trajectory"):
+    with drives(play, environment, stepping):
         result = sim.run(options)
     wrong = {name: check["detail"] for name, check in result.summary["audit"].items() if not check["ok"]}
     assert not wrong, wrong

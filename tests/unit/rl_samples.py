@@ -53,7 +53,8 @@ def entry(mode: str) -> dict[str, Any]:
     gate = {"kind": "areal", "eta": 1, "max_concurrent": None} if mode == "async" else None
     return {
         "name": NAME, "pool": "serve", "trainer": "train", "mode": mode, "colocated": False, "gpus_rollout": 2, "gpus_train": TRAINERS,
-        "steps": 1, "prompts": GROUPS, "samples": SAMPLES, "gate": gate, "graders": {"rule": 2}, "filtered": False, "alone": True, "sandboxes": [],
+        "steps": 1,
+        "prompts": GROUPS, "samples": SAMPLES, "gate": gate, "graders": {"rule": 2}, "filtered": False, "alone": True, "sandboxes": [],
         "peak": {"context": [1.0, 1e6], "batch": [2.0, 2.0], "tokens_per_s": [200.0, 200.0]},
     }  # fmt: skip
 

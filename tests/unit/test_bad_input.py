@@ -309,7 +309,7 @@ def test_the_folder_is_filled_while_the_run_is_on(saved, tmp_path, monkeypatch):
     """Two runs with one target: the first to end wins, the second says so, and neither leaves anything else behind."""
     result = sim.run(PLAIN)
     target = tmp_path / "new" / "out"
-    monkeypatch.setattr(result, "_write", lambda folder, report: shutil.copytree(saved, target), raising=False)
+    monkeypatch.setattr(result, "_write", lambda folder, pages, files: shutil.copytree(saved, target), raising=False)
     with pytest.raises(sim.BadInput, match="cannot write"):
         result.save(target)
     assert sorted(path.name for path in target.parent.iterdir()) == ["out"]
@@ -318,7 +318,7 @@ def test_the_folder_is_filled_while_the_run_is_on(saved, tmp_path, monkeypatch):
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     result = sim.run(PLAIN)
 
-    def full(folder, report):
+    def full(folder, pages, files):
         (folder / "scenario.yaml").write_text("half")
         raise OSError(28, "No space left on device")
 

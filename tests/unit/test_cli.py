@@ -59,7 +59,7 @@ class Simulator:
             raise self.error
         return self
 
-    def save(self, folder, force=False, pages=None):
+    def save(self, folder, force=False, pages=None, files=None):
         folder.mkdir()
         (folder / "saved").write_text(f"{force} {sorted(pages)}")
 
@@ -129,7 +129,7 @@ def test_bad_input_while_running(simulator, scenario):
 
 
 @pytest.mark.parametrize("args", [
-    [], ["--nothing"], ["--trace"], ["--replications", "3"], ["--seed", "x"], ["--seed", "-1"], ["--set"], ["--set", "x"],
+    [], ["--nothing"], ["--trace"], ["--replications", "x"], ["--seed", "x"], ["--seed", "-1"], ["--set"], ["--set", "x"],
     ["--set", "a.b.c=1"],
 ])
 def test_bad_flags(simulator, scenario, args):

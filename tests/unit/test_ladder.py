@@ -25,6 +25,7 @@ import sim.study.smallest
 from sim.cli import main
 from sim.core.errors import BadInput
 from sim.report.ladder import block, cells, render, sentence
+from sim.spec.lending import Shares
 from sim.spec.load import dump, load, loads, steps
 from sim.study import ladder as study
 from sim.study.metrics import Facts
@@ -168,6 +169,20 @@ def test_every_pool_is_as_small_as_the_others_allow(start, needed):
     fleet = smallest(pools(*start), simulate=carrying(*needed))
     assert fleet.replicas == needed
     assert tuple(fleet.result.replicas) == needed
+
+
+def test_who_borrows_gpus_has_no_more_than_there_are():
+    given = pools(6, 4)
+    owner, borrower = given.cluster.pools
+    borrower = borrower.model_copy(update={"shares": Shares(pool=owner.name)})
+    given = given.model_copy(update={"cluster": given.cluster.model_copy(update={"pools": (owner, borrower)})})
+    seen = []
+    for needed, found in (((3, 1), (3, 1)), ((1, 1), (1, 1)), ((2, 2), (2, 2)), ((1, 3), (3, 3)), ((40, 9), (40, 9))):
+        carries = carrying(*needed)
+        fleet = smallest(given, simulate=lambda one, carries=carries: seen.append([p.replicas for p in one.cluster.pools]) or carries(one))
+        assert fleet.replicas == found
+        assert tuple(fleet.result.replicas) == found
+    assert all(one >= other for one, other in seen)
 
 
 def test_no_fleet_will_do():

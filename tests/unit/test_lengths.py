@@ -170,3 +170,12 @@ def test_a_draw_is_a_function_of_the_seed(count, seed):
     options = {"kind": "preset", "name": "azure_code_2023"}
     first, second = drawn(options, count, seed), drawn(options, count, seed)
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
+
+
+def test_scaled_lengths_are_those_of_the_law_times_a_factor():
+    inner = {"kind": "uniform", "input": [10, 90], "output": [4, 40]}
+    outer = {"kind": "scaled", "lengths": inner, "input": 1.5, "output": 0.1}
+    plain, scaled = (LENGTHS.make(LENGTHS.check(one)[0]) for one in (inner, outer))
+    both = [one.draw(stream(1, "lengths"), 1000) for one in (plain, scaled)]
+    assert (both[1][0] == np.rint(1.5 * both[0][0])).all()
+    assert (both[1][1] == np.maximum(1, np.rint(0.1 * both[0][1]))).all()

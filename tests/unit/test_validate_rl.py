@@ -310,7 +310,7 @@ def test_the_projects_own_rows_come_after_those_of_the_table(tmp_path):
     assert [row["id"] for row in rows[:2]] == ["sync", "ce_k2_16h20"]
     assert len({row["id"] for row in rows}) == len(rows) > 5
     plans = [plan_of(row) for row in rows[2:]]
-    assert {plan.id for plan in plans if plan.reason} == {"rollart_turns_sigma10", "rollart_offload"}
+    assert {plan.id for plan in plans if plan.reason} == {"rollart_offload"}
     for plan in plans:
         if not plan.reason and "sync" not in plan.scenario:
             loads(plan.scenario)

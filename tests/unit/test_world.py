@@ -132,7 +132,7 @@ def test_every_workload_says_whether_it_is_a_closed_loop(kind):
     law = WORKLOADS.find(kind).closed_loop
     # Whether sessions, agents and traces wait for answers is the user's choice.
     choice = {"sessions", "trace", "agents", "agent_trace", "evals"}
-    assert isinstance(law, property) if kind in choice else law is (kind in {"closed", "transfers", "train"})
+    assert isinstance(law, property) if kind in choice else law is (kind in {"closed", "transfers", "train", "rl"})
 
 
 def weight(workload: dict) -> float:

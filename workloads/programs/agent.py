@@ -310,7 +310,7 @@ class Agent:
         if wanted is None:
             return None if self.parent is None else self.parent.home
         image = self.task if wanted.image == "own" else 0
-        return Home(wanted, self.shared.client.sandbox, image)
+        return Home(wanted, self.shared.sandbox(self), image)
 
     def _settle(self) -> Steps:
         home = self.home

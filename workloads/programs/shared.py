@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sim.core.content import Content
@@ -88,6 +88,10 @@ class Shared:
     def call(self, agent: Agent, request: Request) -> Any:
         """Send an agent's request; the event succeeds when it has ended."""
         return self.client.call(request)
+
+    def sandbox(self, agent: Agent) -> Callable[[str, int], Any]:
+        """How an agent asks for the sandbox it works in, of a pool and for an image."""
+        return self.client.sandbox
 
     def held(self, agent: Agent) -> Any:
         """What an agent has to wait for before it makes a call: an event, or None."""

@@ -41,7 +41,8 @@ def _work(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "answers", f"{found}: say answers, when each sample is one answer, or agents (or agents_preset), when it is the work of one"
     elif not agents and values["prompt"] is None:
         yield "prompt", "missing: how many tokens prompts have, such as {median: 300, sigma: 0.5}"
-    yield from team.problems(Team(values["agents"], values["agent"], values["tools"], values["apis"], values["environment"]))
+    members = Team(values["agents"], values["agent"], values["tools"], values["apis"], values["environment"], stepping=values["stepping"])
+    yield from team.problems(members)
     if agents and values["tail"] is not None and values["tail"]["kind"] in ("truncate", "divided", "consolidate"):
         yield "tail", f"found {values['tail']['kind']}, which is for answers of one turn; limit agents by their budget and context"
     if values["model"]:

@@ -1,11 +1,11 @@
 """Turns of a batch in step: the next calls of all trajectories under way go out together, when the last of them has come for its own.
 
-So work managers of environments that step a whole batch, as those of most frameworks did: a turn takes as long as its slowest tool and its
-slowest answer, in place of each trajectory going on by itself (RollArt, OSDI'26, compares the two). Who has ended is not waited for, nor who
-is stopped or put by, nor who is in line for a sandbox that others would have to give back first. A call that is made again, and one that
-writes a summary, is a turn like any other.
+So do managers of environments that step a whole batch: a turn takes as long as the slowest of its answers and tools, in place of each
+trajectory going on by itself (RollArt, OSDI'26, compares the two). Who has ended is not waited for, nor who is stopped or put by, nor who
+is in line for a sandbox that others would have to give back first. A call that is made again, and one that writes a summary, is a turn
+like any other. Waiting counts as the agent's seconds at models, as that for engines does.
 
-They go out in the order of their numbers, which does not hang on who came first within one instant.
+They go out in the order of their numbers, which does not hang on who came first within an instant.
 """
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ prompts are is said by the `task` (or `message`) of the kind of agent that traje
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sim.core.errors import BadInput
 from sim.spec.law import Law
@@ -20,12 +20,13 @@ from workloads.rollouts.environment import Environment
 PRESET = "agents_preset"
 KEYS = ("agents", "tools", "apis")
 RESET = "reset"
+Stepping = Literal["trajectory", "batch"]
 
 
 class Team(NamedTuple):
     """`agent`: the kind that a trajectory begins with, None: the first. `environment`: what has to be made ready before it works, with the
     chance of a failure for each (`Environment.among`); None: nothing. `rollout`: name of the pool that has the policy, which agents ask
-    that name no model, or this one.
+    that name no model, or this one. `stepping`: whether trajectories go on one by one, or all of them turn by turn.
     """
 
     agents: Mapping[str, Kind]
@@ -34,6 +35,7 @@ class Team(NamedTuple):
     apis: Mapping[str, Quota]
     environment: Environment | None = None
     rollout: str = ""
+    stepping: Stepping = "trajectory"
 
     @property
     def first(self) -> str:
@@ -88,9 +90,23 @@ def problems(team: Team) -> Iterator[tuple[str, str]]:
         for key, given in (("agent", team.agent), ("tools", team.tools), ("apis", team.apis), ("environment", team.environment)):
             if given:
                 yield key, "not used here: an answer is one call of the model; say agents, or leave it out"
+        if team.stepping != "trajectory":
+            yield "stepping", "not used here: an answer is one call of the model, and there are no turns; say agents, or leave it out"
         return
     yield from checks.problems(Whole(team.first, team.agents, team.tools, team.apis))
     if team.first in team.agents and team.agents[team.first].turns is not None:
         yield f"agents.{team.first}.turns", "not used here: nobody comes back, so that a trajectory has one message"
     if team.environment is not None and RESET in team.tools:
         yield f"tools.{RESET}", "this name stands for the resets of environments; give the tool another one"
+    if team.stepping == "batch":
+        yield from _in_step(team)
+
+
+def _in_step(team: Team) -> Iterator[tuple[str, str]]:
+    """A batch that is stepped has one agent for each trajectory."""
+    for what, there in (
+        *((f"agents.{name} has spawns", bool(kind.spawns)) for name, kind in team.agents.items()),
+        *((f"tools.{name} asks an agent", tool.model is not None) for name, tool in team.tools.items()),
+    ):
+        if there:
+            yield "stepping", f"found batch, but {what}: a batch that is stepped has one agent for each trajectory; take trajectory"

@@ -4,7 +4,7 @@ All samples of a prompt are asked the same, so that they share its cache, and in
 own: its luck is that of its prompt, of which time it is asked, and of its number, whatever the cluster does. While engines stand still for
 new weights tools go on, and calls in flight do afterwards: then a trajectory is of several versions. One that is parked keeps its sandbox
 and its context; tools end, no call is made, and of an answer under way the rest is asked for when it goes on (partial rollout), as a call
-like any other to its budget, whose time goes on meanwhile.
+like any other to its budget, whose time goes on meanwhile. Each goes on by itself, or with `stepping: batch` all turn by turn (`stepping`).
 
 How it ends says what it is worth. Who runs out of calls or tokens, or of context, is cut, also where no replica could hold the next prompt.
 Who runs out of time, whose calls failed, or who has no sandbox or no environment that works is masked: nothing is known of the policy then.
@@ -28,6 +28,7 @@ from workloads.programs.base import Over, Program, Role
 from workloads.programs.shared import Shared
 from workloads.rollouts.calls import refused
 from workloads.rollouts.environment import Environment
+from workloads.rollouts.stepping import Step
 from workloads.rollouts.team import RESET, Team
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Turns:
 
     def __init__(self, client: Client, control: Any, team: Team, content: Callable[[Prompt], Content], told: Told):
         self._client, self._control, self._content, self._told, self._team = client, control, content, told, team
+        self._step = Step(client.env) if team.stepping == "batch" else None
         self._crowd = Crowd(client, team, self)
         self._policy = frozenset(client.service(name) for name in team.models.values() if name == team.rollout)
         self._reset = client.label("tool_calls", "tool", RESET) if team.environment is not None else -1
@@ -95,6 +97,8 @@ class Turns:
         episode = Episode(self._work, self._content(prompt).keys[0], prompt.tokens, self._team.environment, self._reset)
         work.agent = Agent(self._crowd, episode, luck, None, prompt.image if prompt.image >= 0 else prompt.id)
         self._works[work.agent.number] = work
+        if self._step is not None:
+            self._step.began(work.agent.number)
         trajectory.work = work
 
     def progress(self, trajectory: Trajectory) -> int:
@@ -120,6 +124,8 @@ class Turns:
         if work.agent is None or work.gate is not None:
             return
         work.gate = work.agent.env.event()
+        if self._step is not None:
+            self._step.away(work.agent.number)
         for number, request in work.open.items():
             self._calls[number] = work, self._control.progress(request)
             self._put_by[number] = True
@@ -132,6 +138,8 @@ class Turns:
             return False
         gate, work.gate = work.gate, None
         gate.succeed()
+        if self._step is not None:
+            self._step.back(work.agent.number)
         if work.fate:
             work.agent.env.timeout(0.0).callbacks.append(lambda _: self._end(work, work.fate))
         return True
@@ -155,7 +163,16 @@ class Turns:
     def held(self, agent: Agent) -> Any:
         """What an agent waits for before it calls."""
         work = self._works.get(agent.program)
-        return None if work is None else work.gate
+        if work is None or work.gate is not None or self._step is None:
+            return None if work is None else work.gate
+        return self._step.held(agent.number)
+
+    def asked(self, agent: Agent, asked: Any) -> None:
+        """An agent has asked for a sandbox. The others could wait for ever for one that waits for theirs."""
+        if self._step is not None and asked.queued:
+            step = self._step
+            step.away(agent.number)
+            asked.callbacks.append(lambda _: step.back(agent.number))
 
     def put_by(self, request: Request) -> bool:
         """Whether a call is over because its trajectory was parked."""
@@ -231,6 +248,8 @@ class Turns:
         if work.agent is None:
             return
         del self._works[work.agent.number]
+        if self._step is not None:
+            self._step.ended(work.agent.number)
         work.agent = None
         for number, request in work.open.items():
             made = self._control.progress(request)
@@ -261,6 +280,14 @@ class Crowd(Shared):
         event = super().call(agent, request)
         self._runner.sent(request, event)
         return event
+
+    def sandbox(self, agent: Agent) -> Callable[[str, int], Any]:
+        def ask(pool: str, image: int) -> Any:
+            asked = self.client.sandbox(pool, image)
+            self._runner.asked(agent, asked)
+            return asked
+
+        return ask
 
     def held(self, agent: Agent) -> Any:
         return self._runner.held(agent)

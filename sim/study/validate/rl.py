@@ -215,14 +215,14 @@ def _told(progress: Progress | None, done: int, total: int, more: int = 1) -> in
 
 
 def _speedups(plans: Sequence[Plan], found: Mapping[str, Found]) -> None:
-    """Steps over those of the base of each setup, into the figures."""
+    """Steps, or what a plan says, over those of the base of each setup, into the figures."""
     bases = {plan.setup: plan for plan in reversed(plans) if plan.id in found and plan.measured.get("speedup_vs_sync") == 1}
     for plan in plans:
         base = bases.get(plan.setup)
         if plan.id in found and base is not None:
             own, other = found[plan.id].figures, found[base.id].figures
-            if own.get("step_s") and other.get("step_s"):
-                own["speedup_vs_sync"] = other["step_s"] / own["step_s"]
+            if own.get(plan.speedup) and other.get(plan.speedup):
+                own["speedup_vs_sync"] = other[plan.speedup] / own[plan.speedup]
 
 
 def _plain(value: Any) -> Any:

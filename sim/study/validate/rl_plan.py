@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 from sim.core.errors import BadInput, Problem
@@ -20,6 +19,7 @@ from sim.study.validate import rl_lengths as lengths
 from sim.study.validate.rl_framework import Page, framework_of, page_of
 from sim.study.validate.rl_layout import WEIGHTS, engine_gpus, parallel, trainer
 from sim.study.validate.rl_rows import batch_of
+from sim.study.validate.rl_written import written
 from sim.study.validate.scenario_of import gpu_named, model_named
 from sim.study.validate.syncs import FRAMEWORK, LARGEST
 
@@ -56,6 +56,7 @@ class Plan:
 
     `inputs` are reported figures that were used, by column. `setup`: runs with one length law, and one base of speed-ups; `fits`: the
     generation time that its mean is fitted to, NaN: none. `skip`: versions at the begin that do not count; `steps`: those of the real run.
+    `speedup`: which figure speed-ups are of.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Plan:
     fits: float = math.nan
     skip: int = FIRST
     steps: float = math.nan
+    speedup: str = "step_s"
 
 
 def plan_of(row: Mapping[str, Any], law: lengths.Length | None = None) -> Plan:
@@ -87,18 +89,13 @@ def plan_of(row: Mapping[str, Any], law: lengths.Length | None = None) -> Plan:
 
 
 def _written(row: Mapping[str, Any]) -> Plan:
-    """The plan of a scenario of `rl_scenarios`: its keys, what it assumes, and which versions count."""
-    import yaml
-
-    file = files("sim.study.validate").joinpath("rl_scenarios", f"{row['scenario']}.yaml")
-    if not file.is_file():
-        raise BadInput(f"scenario '{row['scenario']}' is none that ships with this command; leave the cell empty")
-    told = yaml.safe_load(file.read_text("utf-8"))
-    scenario = {"name": row["id"], **told["scenario"]}
-    mode = scenario["workloads"][0]["mode"]
+    """The plan of a scenario of `rl_scenarios`."""
+    told = written(row, FIRST)
+    mode = told.scenario["workloads"][0]["mode"]
     return Plan(
-        row["id"], mode, scenario, measured(row, mode), assumed=tuple(Assumed(*one) for one in told["assumed"]),
-        setup=(row["source"], row["model"], row["gpu"], row["n_gpus"]), skip=told.get("skip", FIRST), steps=row["steps"],
+        row["id"], mode, told.scenario, measured(row, mode), assumed=tuple(Assumed(*one) for one in told.assumed),
+        setup=(row["source"], row["place"], row["model"], row["gpu"], row["n_gpus"]), skip=told.skip, steps=row["steps"],
+        speedup=told.speedup,
     )  # fmt: skip
 
 

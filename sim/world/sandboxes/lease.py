@@ -42,6 +42,11 @@ class Ask(Event):
         super().__init__(env)
         self.lease: Lease | None = None
 
+    @property
+    def queued(self) -> bool:
+        """Whether no node has room for it yet."""
+        return not self.triggered and self.lease is not None and self.lease.state == WAITING
+
     def withdraw(self) -> None:
         """It is not wanted any more: what comes of it is given back, also when it has come already. The event may never succeed then."""
         if self.triggered:
