@@ -1,5 +1,8 @@
 """The command line. Each verb imports what it needs when it runs, so that help and errors come at once.
 
+What was asked for goes to stdout, as text or with `--json` as one JSON document, never coloured; what is said about it goes to stderr,
+and a progress bar only where that is a terminal.
+
 Exit codes: 0 done; 1 the run is there but its audit failed or its SLO is not met; 2 the input cannot be used, or the disk or the memory is
 full; 130 interrupted, 143 ended by SIGTERM, 129 by a closed terminal.
 """
@@ -22,6 +25,8 @@ from sim.cli.calibrate import calibrate
 from sim.cli.capacity import capacity
 from sim.cli.compare import compare
 from sim.cli.compare import page as comparison_page
+from sim.cli.completion import completion
+from sim.cli.new import new
 from sim.cli.pareto import pareto
 from sim.cli.plan import plan
 from sim.cli.show import show
@@ -96,6 +101,8 @@ def main() -> None:
 main.add_command(calibrate)
 main.add_command(capacity)
 main.add_command(compare)
+main.add_command(completion)
+main.add_command(new)
 main.add_command(pareto)
 main.add_command(plan)
 main.add_command(show)
@@ -183,8 +190,9 @@ def _pages(none: bool) -> dict[str, Any]:
 
 @main.command()
 @click.argument("folder", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 @timeline.options
-def report(folder: Path, trace: Sizes | None) -> None:
+def report(folder: Path, as_json: bool, trace: Sizes | None) -> None:
     """Write report.html anew in FOLDER, a result of `burstsim run -o`; of a ladder, also in the folder of each step."""
     if trace is not None:
         timeline.again(folder, trace)
@@ -220,6 +228,9 @@ def report(folder: Path, trace: Sizes | None) -> None:
     else:
         _write_page(folder, lambda place: render(Result.open(place)))
     click.echo(f"written to {folder / 'report.html'}", err=True)
+    if as_json:
+        names = ([] if trace is None else [timeline.FILE]) + ["report.html"]
+        click.echo(json.dumps({"written": [str(folder / name) for name in names]}, indent=2))
 
 
 def _write_page(folder: Path, render: Callable[[Path], str]) -> None:
@@ -240,8 +251,15 @@ def _write_page(folder: Path, render: Callable[[Path], str]) -> None:
             aside.unlink(missing_ok=True)
 
 
+def _families(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:
+    from sim.core.registry import FAMILIES
+    from sim.spec import schema
+
+    return [name for name in (*FAMILIES, *schema.CATALOGUE) if name.startswith(begun)]
+
+
 @main.command()
-@click.argument("family", required=False)
+@click.argument("family", required=False, shell_complete=_families)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def kinds(family: str | None, as_json: bool) -> None:
     """List what can be plugged in, of one FAMILY (router, workload, ...) or of all, with the options of each kind.
@@ -267,6 +285,7 @@ def kinds(family: str | None, as_json: bool) -> None:
 
 
 @main.command(name="schema")
+@click.option("--json", is_flag=True, expose_value=False, help="As without it: a schema is JSON.")
 def schema_() -> None:
     """Print the JSON schema of a scenario, for editors that check YAML."""
     from sim.spec.schema import json_schema

@@ -25,14 +25,17 @@ def calibrate() -> None:
 @click.option("-o", "--output", "out", type=PATH, required=True, help="Table to write: .parquet or .csv. An unfinished one is resumed.")
 @click.option("--limit", default=600.0, show_default=True, help="Seconds after which the rest is left unmeasured.")
 @click.option("--restart", is_flag=True, help="Measure everything anew.")
-def measure(device: str, grid: Path | None, out: Path, limit: float, restart: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what was written, on what, and what was skipped and why, as JSON.")
+def measure(device: str, grid: Path | None, out: Path, limit: float, restart: bool, as_json: bool) -> None:
     """Time GEMM, attention, small kernels, copies and launches with torch; resumable."""
-    from calibrate.measure import GRID
+    from calibrate.measure import GRID, sidecar
     from calibrate.measure import measure as run
     from sim.report.progress import counted
 
     with counted("measuring") as progress:
         run(device, grid or GRID, out, limit_s=limit, resume=not restart, progress=progress)
+    if as_json:
+        click.echo(json.dumps({"written": [str(out)], "about": json.loads(sidecar(out).read_text("utf-8"))}, indent=2))
     click.echo(f"written to {out}", err=True)
 
 
@@ -86,7 +89,8 @@ def check(tables: tuple[Path, ...], name: str, as_json: bool) -> None:
 @click.argument("tables", nargs=-1, required=True, type=PATH)
 @GPU
 @click.option("-o", "--output", "out", type=PATH, required=True, help="Picture to write: .svg, .png or .pdf.")
-def plot(tables: tuple[Path, ...], name: str, out: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def plot(tables: tuple[Path, ...], name: str, out: Path, as_json: bool) -> None:
     """Draw predicted against measured times of TABLES, a panel per kind of kernel."""
     from calibrate.check import table
     from sim.report.calibration import draw
@@ -95,6 +99,8 @@ def plot(tables: tuple[Path, ...], name: str, out: Path) -> None:
     draw(table(checked), name, out)
     for remark in remarks:
         click.echo(f"note: {remark}", err=True)
+    if as_json:
+        click.echo(json.dumps({"written": [str(out)]}, indent=2))
     click.echo(f"written to {out}", err=True)
 
 

@@ -34,7 +34,7 @@ OPTIONS = {"figures": "--figure", "seed": "--sweep-seed"}  # where the option ha
 @click.option("--address", help="HOST:PORT of the head node or scheduler of the cluster.")
 @click.option("--force", is_flag=True, help="Begin anew, where the folder holds another sweep.")
 @click.option("--no-report", is_flag=True, help="Leave out report.html.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per run instead of text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text: a list with an object for each run.")
 @click.option("-q", "--quiet", is_flag=True, help="No text, no progress bar: only errors, and JSON if asked for.")
 def sweep(scenario: Path, folder: Path | None, over: tuple[str, ...], sets: tuple[str, ...], **options: Any) -> None:
     """Run SCENARIO, a YAML file, at every point of its block `sweep`, or of the keys given with --over.

@@ -57,6 +57,9 @@ def figures(result: Result, plan: Plan) -> dict[str, float]:
 
     step = mean("end") - mean("start")
     wait, reward, generate = mean("wait"), mean("reward"), mean("generate")
+    if plan.mode == "one_step_off":
+        # Without rounds it is from the first answer begun to the last one done, of a version.
+        generate = next(iter(result.summary["rl"].values()))["generate_s"]
     length, tokens = mean("length"), mean("tokens")
     found = {
         "step_s": step, "wait_s": wait, "gen_s": generate + (mean("switch") if plan.mode == "sync_colocated" else 0.0),
