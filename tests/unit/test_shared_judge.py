@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rl_runs import played, rows
 
 import sim
 
@@ -134,3 +135,15 @@ def test_a_long_line_at_one_grader_delays_only_its_own(mixed):
     same, judge = first["grader"] != "judge", first["grader"] == "judge"
     np.testing.assert_allclose((first["end"] - first["start"])[same], (other["end"] - other["start"])[same], rtol=1e-6)
     assert (other["end"] - other["start"])[judge].mean() < 0.8 * (first["end"] - first["start"])[judge].mean()
+
+
+def test_a_judge_on_the_gpus_of_the_rollouts_asks_before_they_sleep():
+    judge = [{"kind": "judge", "model": "rollouts", "rubric": 200, "output": 20}]
+    result = played(colocated=True, rollout="rollouts", rewards=judge)
+    steps, grades, states = (rows(result, name) for name in ("rl_steps", "rl_grades", "train_states"))
+    assert len(grades) == 3 * 8 * 4
+    assert (steps["reward"] > 0).all()
+    awake = states[states["state"] == "update"]
+    assert len(awake) == 3
+    for begin, end in zip(awake["start"], awake["end"], strict=True):
+        assert not ((grades["start"] < end) & (grades["end"] > begin)).any()
