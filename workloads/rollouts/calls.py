@@ -84,6 +84,9 @@ class Calls:
             if work.rest is not None and work.rest.id == number:
                 self._spilt(trajectory, self._control.progress(work.rest))
 
+    def running(self) -> int:
+        return len(self._open)
+
     def _send(self, trajectory: Trajectory, request: Request) -> None:
         trajectory.work.request = request
         event = self._client.call(request)

@@ -30,3 +30,6 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """The clock has stopped: tell of tokens that came out of steps in flight, and nobody heard of by then."""
+
+    def running(self) -> int:
+        """Trajectories under way."""
