@@ -67,7 +67,9 @@ class Crew(NamedTuple):
                 joblib.delayed(work)(piece) for piece in pieces
             )
             with _quietly_closed(found), _lost(self):
-                yield from found
+                # Not `yield from`, which hands a close on to joblib before anything here can quieten it.
+                for one in found:  # noqa: UP028
+                    yield one
 
     @property
     def count(self) -> int:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pandas as pd
 import pytest
@@ -232,3 +233,12 @@ def test_ctrl_c_leaves_a_table_and_the_same_command_goes_on(tmp_path):
     assert out == ""
     assert len(pd.read_parquet(folder / "points.parquet")) == done == len(read_sweep(folder).rows) >= 3
     assert f"{done} of 300 runs are finished" in (folder / "report.html").read_text()
+
+
+def test_a_crew_that_is_dismissed_early_says_nothing():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = sim.Crew(jobs=2).each(time.sleep, [0.0] * 3 + [0.2] * 9)
+        assert next(found) is None
+        found.close()
+    assert said == []
