@@ -40,7 +40,8 @@ def _walk(part: Mapping[str, Any], above: str) -> Iterator[tuple[str, float | bo
         if isinstance(value, Mapping):
             yield from _walk(value, f"{name}.")
         elif isinstance(value, (bool, int, float)) and math.isfinite(value):
-            yield name, value
+            # NumPy's floats are floats too, but their comparisons are no bool.
+            yield name, float(value) if isinstance(value, float) else value
 
 
 def findings(names: Iterable[str]) -> list[str]:

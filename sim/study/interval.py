@@ -55,7 +55,7 @@ def student(values: Sequence[float] | np.ndarray, level: float = LEVEL, method: 
 
 def around(values: Sequence[float] | np.ndarray, centre: float, level: float = LEVEL, method: str = BATCHES) -> Interval:
     """An interval about `centre`, a figure of the whole, from the spread of the figures of its parts around it. Raises as `student`."""
-    values = np.asarray(values, dtype=float)
+    values, centre = np.asarray(values, dtype=float), float(centre)
     many(len(values), level)
     far = apart(np.full(len(values), centre), values)
     deviation = math.sqrt(float((far**2).sum()) / (len(values) - 1))

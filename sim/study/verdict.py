@@ -12,6 +12,11 @@
 
 A backlog is of requests waiting for an engine. When instead the requests in service still multiply at the last arrival, faster than they
 come, the run was too short to judge, and the reason says so. The thresholds are judgement.
+
+Two waits say nothing about load, are not counted, and are told. A run of reinforcement learning sends its requests when it likes and waits
+for them, so that beside other traffic only that is judged. And who is held for a pool until another one lends it GPUs waits as long as the
+scenario says; when they are there and do not suffice, that is a backlog like any other, and so is what was still held when the run ended.
+Requests of the pool that lends do count: its GPUs are away by choice, but its callers did not make it.
 """
 from __future__ import annotations
 
@@ -21,9 +26,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sim.core.record import Page
 from sim.core.request import FAILED, REJECTED, UNFINISHED
+from sim.spec.lending import lenders
 from sim.study.facts import Bins, Tables
 from sim.study.result import Result
+from sim.study.window import Cut
 
 SHARE = 0.05
 GROWTH = 1.1
@@ -48,26 +56,29 @@ def verdict(result: Result) -> Verdict:
 
 def judge(tables: Tables) -> Verdict:
     """The same, from tables already opened."""
+    everything = int(tables.counts.sum())
+    tables = _untrained(tables)
     arrived = int(tables.counts.sum())
     if not arrived:
         return Verdict("stable", "Nobody sent a request: the cluster trains." if tables.meta.get("trainers") else "Nothing arrived.")
     closed, limit = tables.meta["closed_loop"], _long_wait(tables)
     load = _load(tables, limit)
+    apart = _apart(load, everything - arrived)
     overload = None if closed else _turned_away(load, arrived) or _called_off(load, arrived) or _outrun(load)
     if overload:
-        return Verdict("overloaded", overload)
+        return Verdict("overloaded", overload + apart)
     queued = load.queued / arrived
-    if closed and tables.meta.get("rl"):
+    if closed and tables.meta.get("rl") and arrived == everything:
         who = "All load comes of training, which waits for what it asks, so that nothing can outrun service"
         some = f"{_share(load.queued, arrived)} of the requests" if queued else "no request"
-        return Verdict("stable", f"{who}; {some} queued for longer than {_time(limit)}.")
+        return Verdict("stable", f"{who}; {some} queued for longer than {_time(limit)}.{apart}")
     too_long = f" But {_share(load.too_long, arrived)} of the requests were longer than any replica can hold." if load.too_long else ""
     more = " Callers wait for their answers, so arrivals cannot outrun service." if closed else _filling(load)
     if queued > SHARE:
         longer = f"{queued:.0%} of the requests queued for longer than {_time(limit)}, at worst {_time(load.longest)}."
-        return Verdict("backlogged", longer + _cause(load, closed) + more + too_long)
+        return Verdict("backlogged", longer + _cause(load, closed) + more + too_long + apart)
     few = f"{_share(load.queued, arrived)} of the requests" if queued else "no request"
-    return Verdict("stable", f"Service kept up with the arrivals: {few} queued for longer than {_time(limit)}." + more + too_long)
+    return Verdict("stable", f"Service kept up with the arrivals: {few} queued for longer than {_time(limit)}." + more + too_long + apart)
 
 
 @dataclass
@@ -89,6 +100,8 @@ class Load:
     admitted_late: int = 0
     longest: float = 0.0
     settled: float = 0.0
+    lent_to: int = 0
+    held: float = 0.0
 
     @property
     def window(self) -> float:
@@ -98,15 +111,17 @@ class Load:
 
 def _load(tables: Tables, limit: float) -> Load:
     """One walk over the requests. `never`: unfinished and not admitted; `backlog`: waiting at the last arrival, or never; `queued`: for
-    longer than `limit`; `admitted_late`: in the second half of the window; `settled`: end of the last wait.
+    longer than `limit`; `admitted_late`: in the second half of the window; `settled`: end of the last wait, less what passed after the
+    last arrival until GPUs were lent; `lent_to`: those that waited for that, longer than `limit`, and `held`: seconds, all of them.
     """
     first, last = tables.arrivals
     middle = (first + last) / 2
     edges = np.linspace(middle, last, 4)
-    load = Load(first, last, Bins(edges), Bins(edges), np.zeros(3))
+    load, holds = Load(first, last, Bins(edges), Bins(edges), np.zeros(3)), _Holds(tables)
     labels = tables.result.tables["requests"].labels["reason"]
     for page in tables.requests():
-        begin, admitted, end = page["arrival"], page["admitted"], tables.admissions(page)
+        held, admitted, end = holds.of(page), page["admitted"], tables.admissions(page)
+        begin = page["arrival"] + held
         unadmitted = np.isnan(admitted)
         never = unadmitted & (page["status"] == UNFINISHED)
         refused = np.bincount(page["reason"][page["status"] == REJECTED], minlength=len(labels)).tolist()
@@ -119,15 +134,61 @@ def _load(tables: Tables, limit: float) -> Load:
         load.called_off += int(((page["status"] == FAILED) & np.isin(page["reason"], impatient)).sum())
         load.unadmitted += int(unadmitted.sum())
         load.never += int(never.sum())
-        load.backlog += int(((end > last) | never).sum())
+        load.backlog += int(((end > last) & (begin <= last) | never).sum())
         load.queued += int((end - begin > limit).sum())
         load.admitted_late += int(((admitted > middle) & (admitted <= last)).sum())
         load.longest = max(load.longest, float((end - begin).max()))
-        load.settled = max(load.settled, float(end.max()))
-        load.came += np.histogram(begin, edges)[0] if load.window > 0 else 0
+        load.settled = max(load.settled, float((end - np.maximum(begin - last, 0.0)).max()))
+        load.lent_to, load.held = load.lent_to + int((held > limit).sum()), load.held + float(held[held > limit].sum())
+        load.came += np.histogram(page["arrival"], edges)[0] if load.window > 0 else 0
         load.waiting.add(begin, end)
         load.present.add(begin, tables.departures(page))
     return load
+
+
+class _Holds:
+    """Times that requests were held for a pool that borrows GPUs, each until it was sent on."""
+
+    def __init__(self, tables: Tables):
+        borrowers = list(lenders(tables.result.scenario.cluster))
+        self._borrows = np.isin(tables.pool_of_replica, borrowers)
+        table = tables.result.tables["held"]
+        rows = np.flatnonzero(~np.isnan(table["end"])) if borrowers else np.empty(0, dtype=int)
+        self._requests, self._start, self._end = (table[name][rows] for name in ("request", "start", "end"))
+
+    def of(self, page: Page) -> np.ndarray:
+        """Seconds before its first admission that each request of a page was held for GPUs that were to be lent."""
+        found = np.zeros(len(page))
+        if not len(self._requests):
+            return found
+        order = np.argsort(page["request"], kind="stable")
+        at = np.minimum(np.searchsorted(page["request"][order], self._requests), len(page) - 1)
+        rows, replicas = order[at], page["replica"][order[at]]
+        mine = (page["request"][rows] == self._requests) & (replicas >= 0) & self._borrows[replicas]
+        seconds = np.fmin(self._end, page["admitted"][rows]) - self._start
+        np.add.at(found, rows[mine], np.maximum(seconds[mine], 0.0))
+        return found
+
+
+def _untrained(tables: Tables) -> Tables:
+    """Without requests of reinforcement learning, where there are others."""
+    names = [one["name"] for one in tables.meta.get("rl") or ()]
+    result, table = tables.result, tables.result.tables["requests"]
+    codes = [code for code, name in enumerate(table.labels["workload"]) if name in names]
+    if not codes or len(codes) == len(table.labels["workload"]):
+        return tables
+    rest = Cut(table, lambda page: (np.flatnonzero(~np.isin(page["workload"], codes)), {}))
+    return Tables(Result(result.scenario, {**result.tables, "requests": rest}, result.meta))
+
+
+def _apart(load: Load, trained: int) -> str:
+    """What the verdict does not rest on, in words."""
+    lent = training = ""
+    if load.lent_to:
+        lent = f" Apart from that, {load.lent_to:,} requests waited for GPUs to be lent, {_time(load.held / load.lent_to)} on average."
+    if trained:
+        training = f" Training waits for what it asks: its {trained:,} requests are not judged."
+    return lent + training
 
 
 def _long_wait(tables: Tables) -> float:

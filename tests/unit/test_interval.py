@@ -11,6 +11,8 @@ from scipy import stats
 import sim.study.interval
 from sim.core.errors import BadInput
 from sim.core.rng import stream
+from sim.report.intervals import give_or_take
+from sim.study.figures import flat
 from sim.study.interval import (
     apart,
     around,
@@ -50,6 +52,15 @@ def test_of_what_does_not_vary_there_is_no_doubt():
 def test_sectioning_counts_the_bias_of_the_parts():
     assert around([4.0, 6.0], 5.0).half == pytest.approx(student([4.0, 6.0]).half)
     assert around([4.0, 6.0], 7.0).half > student([4.0, 6.0]).half
+
+
+def test_numpys_floats_do_not_get_through():
+    """Their comparisons are no bool, which whoever writes a figure counts on."""
+    one = around(np.array([0.2, 0.3]), np.float64(0.25))
+    assert {type(value) for value in (one.mean, one.low, one.high, one.half)} == {float}
+    assert give_or_take("ttft_s.p99", one) == "250 ± 635 ms"
+    found = flat({"ttft_s": {"p99": np.float64(0.25)}, "requests": {"completed": 3}, "slo": {"met": True}})
+    assert [type(value) for value in found.values()] == [float, int, bool]
 
 
 def test_shares_are_wilsons():

@@ -18,7 +18,7 @@ from sim.spec.trainer import Trainer
 from sim.study.validate import rl, rl_lengths
 from sim.study.validate.rl import COLUMNS, Doing, filled, gathered, validate_rl
 from sim.study.validate.rl_figures import Found, gpus
-from sim.study.validate.rl_framework import framework_of, page_of
+from sim.study.validate.rl_framework import FRAMEWORKS, framework_of, page_of
 from sim.study.validate.rl_goals import judged
 from sim.study.validate.rl_layout import engine_gpus, trainer
 from sim.study.validate.rl_plan import mode_of, named, plan_of
@@ -143,6 +143,35 @@ def test_words_of_frameworks_and_modes(tmp_path):
     assert framework_of("veRL")[1]
     assert not framework_of("")[1]
     assert page_of(row | {"source": "RollPacker NSDI26 pdf"}).tp == 2
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_defaults_are_those_of_the_presets(tmp_path, name):
+    """Where a row says nothing, a published run is what a workload with the preset of its framework is."""
+    silent = {"framework": name, "staleness": "", "train_s": "", "gen_s": ""}
+    plan = plan_of(rows_of(tmp_path, ASYNC | silent)[0])
+    found = loads(plan.scenario).workloads[0]
+    usual = {key: found[key] for key in ("rollout", "trainer", "prompts", "samples", "steps", "prompt", "answers", "solving")}
+    alone = {"kind": "rl", "preset": FRAMEWORKS[name].preset, **usual}
+    same = loads({**plan.scenario, "workloads": [alone]}).workloads[0]
+    keys = ("staleness", "interrupt", "old_logprob", "reference", "sync")
+    assert {key: found[key] for key in keys} == {key: same[key] for key in keys}
+    assert found["updates"].trigger == same["updates"].trigger
+
+
+def test_a_framework_has_other_defaults_in_other_modes(tmp_path):
+    """verl's rounds, its batches, and what runs one step ahead; a bound for a framework that nobody knows."""
+    silent = {"train_s": "", "old_logprob_s": "", "gen_s": ""}
+    first, ahead, unknown = (plan_of(row).scenario["workloads"][0] for row in rows_of(
+        tmp_path, SYNC | silent | {"prompts_per_step": "", "samples_per_prompt": ""},
+        ASYNC | silent | {"mode": "one-step-overlap", "alloc_rollout_train": "8:24"},
+        ASYNC | silent | {"id": "unknown", "framework": "home-made", "staleness": ""},
+    ))  # fmt: skip
+    assert (first["prompts"], first["samples"], first["updates"]) == (512, 16, {"trigger": 1, "mini_batches": 16})
+    assert (first["reward_at"], first["rewards"], first["old_logprob"]) == ("batch", [{"kind": "rule", "workers": 64}], True)
+    assert (ahead["old_logprob"], ahead["updates"]) == (True, {"trigger": 1, "mini_batches": 2})
+    assert "reward_at" not in ahead
+    assert unknown["staleness"] == {"kind": "areal", "eta": 1}
 
 
 @pytest.mark.parametrize(

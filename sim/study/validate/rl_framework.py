@@ -1,64 +1,77 @@
 """What a framework of reinforcement learning does where a table of published runs does not say: its defaults, by name.
 
-Every default that is used comes back with its source, since a gate or a group size that was really another one moves a step more than any
-kernel. What the page that published a run says of it, beside the table, is in PAGES.
+They are those of its preset in `workloads/presets/rl/`, so that a published run is simulated as a user's would be. Here stands what presets
+do not say, which belongs to pools, clusters or batches. Every default that is used comes back with its source, since a gate or a group size
+that was really another one moves a step more than any kernel. What the page that published a run says of it, beside the table, is in PAGES.
 """
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sim.core.registry import WORKLOADS
+
+
+class Batch(NamedTuple):
+    """Prompts of a step (0: not known), samples of each, and groups of an optimizer step (0: not known)."""
+
+    prompts: int
+    samples: int
+    mini_batch: int
 
 
 @dataclass(frozen=True)
 class Framework:
-    """`gate`: the kind of its bound on staleness, `bound`: its key, `usual`: its default. `share`: of all GPUs, those that generate in an
-    asynchronous run that does not say. `mini_batch`: groups of an optimizer step (0: the whole batch), or `mini_batches` of them in a
-    version; `trigger`: updates in one of an asynchronous run. `logprob`: asynchronous runs compute the policy's log-probabilities too.
-    `reward`: of synchronous runs. `whole`: its bound counts versions. `source` of it all.
+    """`preset` of its asynchronous runs, `rounds` and `one_step` of those modes where it has others, `recipe` of its batches. `bound`: the
+    key of its gate that a published staleness is, `whole`: which counts versions; `usual`: one in place of the preset's. `share`: of all
+    GPUs, those that generate in an asynchronous run that does not say. `workers`: processes that compute rewards of a batch at its end.
+    `source` of it all.
     """
 
-    gate: str
+    preset: str
     bound: str
-    usual: float
     source: str
+    rounds: str = ""
+    one_step: str = ""
+    recipe: str = ""
+    usual: float | None = None
+    whole: bool = True
     share: float = 0.5
     samples: int = 16
-    prompts: int = 0
-    mini_batch: int = 0
-    mini_batches: int = 1
-    trigger: int = 1
-    logprob: bool = False
-    reference: bool = False
+    workers: int = 0
     max_num_seqs: int = 256
     memory: float = 0.8
-    reward: dict[str, Any] = field(default_factory=lambda: {"rewards": [{"kind": "rule"}]})
-    interrupt: dict[str, str] = field(default_factory=lambda: {"wait": "none", "kv": "recompute", "abort": "resume"})
-    whole: bool = True
+
+    def keys(self, mode: str) -> dict[str, Any]:
+        """The keys of a workload that says nothing but its mode and the preset for that."""
+        name = {"async": "", "one_step_off": self.one_step}.get(mode, self.rounds) or self.preset
+        return _completed({"preset": name, "mode": mode})
+
+    @property
+    def batch(self) -> Batch:
+        """That of the recipe."""
+        if not self.recipe:
+            return Batch(0, self.samples, 0)
+        said = _completed({"preset": self.recipe})
+        return Batch(said["prompts"], said["samples"], said["prompts"] // said["updates"]["mini_batches"])
 
 
-KEEP = {"wait": "none", "kv": "keep", "abort": "never"}
-RECOMPUTE = {"wait": "none", "kv": "recompute", "abort": "never"}
 FRAMEWORKS = {
     "verl": Framework(
-        "verl", "staleness_threshold", 0.1, "verl's recipes (DAPO: 512 prompts of 16 samples, mini-batches of 32) and fully_async.md",
-        prompts=512, mini_batch=32, trigger=4, whole=False,
-        reward={"rewards": [{"kind": "rule", "workers": 64}], "reward_at": "batch"},
+        "verl_async", "staleness_threshold", "verl's recipes (DAPO: 512 prompts of 16 samples, mini-batches of 32) and fully_async.md",
+        rounds="verl_sync", one_step="verl_one_step_off", recipe="dapo", whole=False, workers=64,
     ),
-    "areal": Framework(
-        "areal", "eta", 4, "AReaL's paper: 3/4 of the GPUs generate, 4 mini-batches, eta 4 or 8",
-        share=0.75, mini_batches=4, interrupt=RECOMPUTE,
-    ),
-    "nemo": Framework("nemo_rl", "max_trajectory_age_steps", 1, "NeMo-RL's GRPO recipes: one optimizer step a batch, log-probabilities of "
-                      "policy and reference, weights updated in flight", logprob=True, reference=True, max_num_seqs=256, interrupt=KEEP),
-    "skyrl": Framework("skyrl", "staleness", 4, "SkyRL's defaults", interrupt=KEEP),
-    "prime": Framework("prime_rl", "max_off_policy_steps", 8, "prime-rl's defaults", interrupt=KEEP),
-    "roll": Framework("rollart", "alpha", 1, "ROLL's async_generation_ratio", interrupt=RECOMPUTE, whole=False),
-    "slime": Framework("slime", "", 0, "slime's fully asynchronous example", samples=8,
-                       interrupt={"wait": "none", "kv": "recompute", "abort": "restart"}),
-    "openrlhf": Framework("areal", "eta", 1, "OpenRLHF's async_queue_size 1, as a bound on what is started", interrupt=RECOMPUTE),
+    "areal": Framework("areal_reasoning", "eta", "AReaL's paper: 3/4 of the GPUs generate, 4 mini-batches, eta 4 or 8", share=0.75),
+    "nemo": Framework("nemo_rl", "max_trajectory_age_steps", "NeMo-RL's GRPO recipes: one optimizer step a batch, log-probabilities of "
+                      "policy and reference, weights updated in flight"),
+    "skyrl": Framework("skyrl", "staleness", "SkyRL's defaults"),
+    "prime": Framework("prime_rl", "max_off_policy_steps", "prime-rl's defaults"),
+    "roll": Framework("roll", "alpha", "ROLL's async_generation_ratio", whole=False),
+    "slime": Framework("slime_async", "", "slime's fully asynchronous example", rounds="slime", samples=8),
+    "openrlhf": Framework("openrlhf", "eta", "OpenRLHF's async_queue_size 1, as a bound on what is started"),
 }  # fmt: skip
-OTHER = Framework("areal", "eta", 1, "an unknown framework: AReaL's rule of a bound on what is started", interrupt=RECOMPUTE)
+OTHER = Framework("areal", "eta", "an unknown framework: AReaL's rule of a bound on what is started", usual=1)
 
 
 @dataclass(frozen=True)
@@ -98,8 +111,8 @@ PAGES = (
 def framework_of(written: str) -> tuple[Framework, bool]:
     """The framework, and whether it is known.
 
-    >>> framework_of("NeMo RL")[0].gate, framework_of("ROLL Flash")[0].gate, framework_of("home-made")[1]
-    ('nemo_rl', 'rollart', False)
+    >>> framework_of("NeMo RL")[0].preset, framework_of("ROLL Flash")[0].preset, framework_of("home-made")[1]
+    ('nemo_rl', 'roll', False)
     """
     plain = re.sub(r"[^a-z]", "", written.lower())
     for name, found in FRAMEWORKS.items():
@@ -115,3 +128,9 @@ def page_of(row: Any) -> Page:
         if all(re.search(pattern, row[column]) for pattern, column in patterns):
             return page
     return Page("", "")
+
+
+def _completed(options: dict[str, Any]) -> dict[str, Any]:
+    rl: Any = WORKLOADS.find("rl")
+    found: dict[str, Any] = rl.complete(options)
+    return found

@@ -175,11 +175,12 @@ class _Reader:
         self.framework, known = framework_of(row["framework"])
         self.page: Page = page_of(row)
         self.mode = self.assume("mode", self.page.runs, self.page.what) if self.page.runs else mode_of(row)
+        self.keys = self.framework.keys(self.mode)
         parts = row["train_s"] + measured(row, self.mode).get("wait_s", math.nan)
         if parts > CONTRADICTS * row["step_s"]:
             self.assume("known inconsistent", f"{parts:g} s of waiting and updates in a step of {row['step_s']:g} s", "the row itself")
         if not known and self.mode == "async":
-            self.assume("framework", f"{row['framework'] or 'not said'}: as {self.framework.gate}", self.framework.source)
+            self.assume("framework", f"{row['framework'] or 'not said'}: as {self.framework.preset}", self.framework.source)
 
     def assume(self, what: str, value: Any, source: str) -> Any:
         self.said.append(Assumed(what, str(value), source))
@@ -200,7 +201,7 @@ class _Reader:
             "kind": "rl", "name": "rl", "rollout": POOL, "trainer": TRAINER, "mode": self.mode, "steps": skip + COUNTED, "prompts": prompts,
             "samples": samples, "prompt": lengths.PROMPT, "answers": lengths.answers(length, limit),
             "solving": {"solve_rate_beta": [0.6, 0.6]},
-            **gate, **self._updates(prompts), **self._rewards(),
+            **gate, **self._updates(prompts), **self._rewards(), "sync": self.keys["sync"],
         }  # fmt: skip
         self.assume("prompts", f"{lengths.PROMPT['mean']} tokens, lognormal", "judgement: problems of competitions")
         value = f"lognormal, sigma {lengths.SIGMA}, {lengths.RHO} in common within a group"
@@ -240,15 +241,15 @@ class _Reader:
         return gpu(gpu_named(self.row["gpu"]))
 
     def _batch(self) -> tuple[int, int]:
-        row, page, usual = self.row, self.page, self.framework
+        row, page, usual, source = self.row, self.page, self.framework.batch, self.framework.source
         samples = row["samples_per_prompt"] if row["samples_per_prompt"] > 0 else page.samples
         if not samples:
-            samples = self.assume("samples of a prompt", usual.samples, usual.source)
+            samples = self.assume("samples of a prompt", usual.samples, source)
         prompts = row["prompts_per_step"] if row["prompts_per_step"] > 0 else page.prompts
         if not prompts and batch_of(row) > 0:
             prompts = batch_of(row) / samples
         elif not prompts and usual.prompts and row["algorithm"]:
-            prompts = self.assume("prompts of a step", usual.prompts, usual.source)
+            prompts = self.assume("prompts of a step", usual.prompts, source)
         if prompts == page.prompts and page.prompts:
             self.assume("prompts and samples of a step", f"{page.prompts} x {samples:g}", page.what)
         if not prompts:
@@ -297,22 +298,27 @@ class _Reader:
         usual = self.framework
         if self.mode != "async":
             return 1.0, {}
+        gate, interrupt = self.keys["staleness"], self.keys["interrupt"]
+        default = gate.get(usual.bound, 0) if usual.usual is None else usual.usual
         said = re.search(r"\d+(\.\d+)?", self.row["staleness"])
-        bound = float(said[0]) if said else self.assume("bound on staleness", usual.usual, usual.source)
+        bound = float(said[0]) if said else self.assume("bound on staleness", default, usual.source)
         if said and said[0] != self.row["staleness"]:
             self.assume("bound on staleness", f"{bound:g}", f"the first number of '{self.row['staleness']}'")
         value = int(bound) if bound == int(bound) and usual.whole else bound
         if usual.whole and bound != int(bound):
-            raise BadInput(f"staleness {bound:g} is no whole number of versions, which {usual.gate} counts")
-        gate = {"kind": usual.gate, **({usual.bound: value} if usual.bound else {})}
-        self.assume("at a publication", ", ".join(f"{key} {value}" for key, value in usual.interrupt.items()), usual.source)
-        return math.ceil(bound), {"staleness": gate, "interrupt": dict(usual.interrupt)}
+            raise BadInput(f"staleness {bound:g} is no whole number of versions, which {gate['kind']} counts")
+        self.assume("at a publication", ", ".join(f"{key} {value}" for key, value in interrupt.items()), usual.source)
+        return math.ceil(bound), {"staleness": {**gate, **({usual.bound: value} if usual.bound else {})}, "interrupt": interrupt}
 
     def _updates(self, prompts: int) -> dict[str, Any]:
         row, usual = self.row, self.framework
-        colocated, found = self.mode.startswith("sync"), {}
-        trigger = usual.trigger if self.mode == "async" and prompts % usual.trigger == 0 else 1
-        steps = max(1, prompts // usual.mini_batch) if usual.mini_batch else min(usual.mini_batches, prompts)
+        # Presets of rounds compute log-probabilities anew, and few frameworks here have one.
+        rounds = self.mode.startswith("sync")
+        updates, mini_batch = self.keys.get("updates", {}), usual.batch.mini_batch
+        trigger = updates.get("trigger", 1)
+        if self.mode != "async" or prompts % trigger:
+            trigger = 1
+        steps = max(1, prompts // mini_batch) if mini_batch else min(updates.get("mini_batches", 1), prompts)
         mini = max(1, steps // trigger)
         taking = {}
         if row["train_s"] > 0:
@@ -326,8 +332,8 @@ class _Reader:
             taking["logprob"] = round(row["old_logprob_s"] * (1 + OTHER) / trigger, 3)
         if row["ref_s"] > 0:
             taking["reference"] = round(row["ref_s"] * (1 + OTHER) / trigger, 3)
-        logprob = row["old_logprob_s"] > 0 or (row["train_s"] != row["train_s"] and (colocated or usual.logprob))
-        reference = row["ref_s"] > 0 or (row["train_s"] != row["train_s"] and usual.reference)
+        logprob = row["old_logprob_s"] > 0 or (row["train_s"] != row["train_s"] and (rounds or self.keys["old_logprob"]))
+        reference = row["ref_s"] > 0 or (row["train_s"] != row["train_s"] and self.keys["reference"])
         found = {"updates": {"trigger": trigger, "mini_batches": mini}, "old_logprob": bool(logprob), "reference": bool(reference)}
         if taking:
             found["times"] = taking
@@ -345,11 +351,12 @@ class _Reader:
         return {"switch": switch} if switch else {}
 
     def _rewards(self) -> dict[str, Any]:
-        value = "a rule: 20 ms, and 1 % that hang for 5 s"
-        if self.mode.startswith("sync") and "reward_at" in self.framework.reward:
-            value += "; all of a batch at its end, by 64 processes"
+        value, rule, at = "a rule: 20 ms, and 1 % that hang for 5 s", {"kind": "rule"}, self.keys.get("reward_at")
+        if at == "batch":
+            value += f"; all of a batch at its end, by {self.framework.workers} processes"
+            rule |= {"workers": self.framework.workers}
         self.assume("rewards", value, "judgement")
-        return dict(self.framework.reward) if self.mode.startswith("sync") else {"rewards": [{"kind": "rule"}]}
+        return {"rewards": [rule], **({"reward_at": at} if at else {})}
 
     def _engine(self, model: Llm, chip: Gpu, gpus: int) -> int:
         if self.page.tp:
