@@ -84,6 +84,13 @@ def divide(llm: Llm, gpu: Gpu, pool: Pool, where: str = "", residual: float = 0.
     return tightest._replace(blocks=override * pool.parallel.dp if override else tightest.room)
 
 
+def lacking(llm: Llm, gpu: Gpu, pool: Pool, residual: float = 0.0) -> float:
+    """Bytes on each GPU that are too few for the model and one KV block; 0 where it fits. Raises BadInput as `divide`, but for that."""
+    llm.check(pool.precision, pool.parallel)
+    draft(llm, pool)
+    return max(0.0, -_tightest(llm, gpu, pool, residual).left)
+
+
 def _tightest(llm: Llm, gpu: Gpu, pool: Pool, residual: float) -> Memory:
     engine, parallel = pool.engine, pool.parallel
     budget = engine.gpu_memory_utilization * ((pool.gpu_memory or gpu.memory) - DRIVER)

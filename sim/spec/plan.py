@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from sim.core.explain import show
 from sim.spec.frozen import Spec
 from sim.spec.sweep import Axis, Range
 
@@ -45,10 +46,18 @@ class Search(Spec):
     short: Share = Field(1.0, description="of the requests, for runs of the search; all of them confirm the answer")
     trials: Annotated[int, Field(ge=1, le=10_000)] = Field(64, description="layouts that are looked at; of more, Optuna chooses so many")
 
+    @field_validator("replicas")
+    @classmethod
+    def _whole(cls, replicas: Axis) -> Axis:
+        found = counts(replicas)
+        wrong = [count for count in found if not isinstance(count, int) or isinstance(count, bool) or count < 1]
+        if wrong or not found:
+            what = f"found {show(wrong[0])}" if wrong else "there is none between min and max"
+            raise ValueError(f"{what}; whole numbers from 1 on are wanted, such as {{range: {{min: 1, max: 64}}}}")
+        return replicas
+
     @model_validator(mode="after")
-    def _sized(self) -> Search:
-        if not self.counts or not all(isinstance(count, int) and not isinstance(count, bool) and count >= 1 for count in self.counts):
-            raise ValueError("replicas are whole numbers from 1 on, such as {range: {min: 1, max: 64}}")
+    def _apart(self) -> Search:
         names = [one.name for one in self.alternatives]
         twice = [name for place, name in enumerate(names) if name in names[:place]]
         if twice:
@@ -64,9 +73,14 @@ class Search(Spec):
         >>> Search(replicas={"range": {"min": 2, "max": 5}}).counts, Search(replicas=[8, 1, 4]).counts
         ((2, 3, 4, 5), (1, 4, 8))
         """
-        span = self.replicas.range
-        if span is None:
-            return tuple(sorted(self.replicas.choices or ()))
-        if span.step is None:
-            return tuple(range(math.ceil(span.min), math.floor(span.max) + 1))
-        return tuple(int(value) if value == int(value) else value for value in span.values())  # type: ignore[misc]
+        return counts(self.replicas)
+
+
+def counts(replicas: Axis) -> tuple[int, ...]:
+    """The values of an axis of whole numbers, ascending; others among them as they were written."""
+    span = replicas.range
+    if span is None:
+        return tuple(sorted(replicas.choices or (), key=lambda one: one if isinstance(one, int | float) else -math.inf))
+    if span.step is None:
+        return tuple(range(math.ceil(span.min), math.floor(span.max) + 1))
+    return tuple(int(value) if value == int(value) else value for value in span.values())  # type: ignore[misc]

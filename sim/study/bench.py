@@ -1,17 +1,18 @@
 """Runs of a plan: layouts in so many replicas under so much traffic, each run once and kept as a row."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sim.spec.plan import Search
 from sim.spec.scenario import Scenario
+from sim.study.bounds import Demand
 from sim.study.layouts import Layout
+from sim.study.ledger import Ledger
 from sim.study.replicate import seeded
 from sim.study.traffic import busier, shorter
-from sim.study.trial import Trial, binding, trial, trials
+from sim.study.trial import Trial, binding
 
-Progress = Callable[..., None]
 FIGURES = {
     "ttft_p50": "ttft_s.p50", "ttft_p99": "ttft_s.p99", "tpot_mean": "tpot_s.mean", "tpot_p99": "tpot_s.p99", "e2e_p99": "e2e_s.p99",
     "attainment": "slo.attainment", "output_tokens_per_s": "throughput.output_tokens_per_s",
@@ -22,23 +23,19 @@ FIGURES = {
 
 
 class Bench:
-    """Runs and remembers. `rows`: one per run, in order; `pilots`: runs beside them."""
+    """What was asked of a `ledger`, and came of it. `rows`: one per run, in the order in which they were asked for; `pilots`: runs beside
+    them, which say what the traffic asks for.
+    """
 
-    def __init__(self, layouts: Sequence[Layout], search: Search, jobs: int = 1, progress: Progress | None = None):
-        self.layouts, self.search, self.jobs = layouts, search, jobs
+    def __init__(self, layouts: Sequence[Layout], search: Search, ledger: Ledger):
+        self.layouts, self.search, self.ledger = layouts, search, ledger
         self.rows: list[dict[str, Any]] = []
         self.pilots = 0
-        self._progress = progress
         self._known: dict[tuple[Any, ...], Trial] = {}
 
     @property
-    def count(self) -> int:
-        """Runs so far, those that say what the traffic asks for among them."""
-        return len(self.rows) + self.pilots
-
-    @property
     def searched(self) -> int:
-        """The same without the further seeds that confirm an answer."""
+        """Runs so far, without the further seeds that confirm an answer."""
         return sum(not row["replication"] for row in self.rows) + self.pilots
 
     def scenario(self, place: int, replicas: int, growth: float, share: float = 1.0) -> Scenario:
@@ -50,14 +47,14 @@ class Bench:
         """The run with the seed of the scenario."""
         key = place, replicas, growth, share, 0
         if key not in self._known:
-            self._keep(key, trial(self.scenario(place, replicas, growth, share)))
+            self._keep(key, self.ledger.one(key, lambda: self.scenario(place, replicas, growth, share)))
         return self._known[key]
 
     def other(self, place: int, replicas: int, scenario: Scenario, what: str) -> Trial:
         """A run of a layout changed in some way (`what`)."""
         key = place, replicas, what, 1.0, 0
         if key not in self._known:
-            self._keep(key, trial(scenario))
+            self._keep(key, self.ledger.one(key, lambda: scenario))
         return self._known[key]
 
     def many(self, place: int, replicas: int, growth: float, runs: int) -> list[Trial]:
@@ -70,9 +67,16 @@ class Bench:
             keys = [(place, replicas, growth, 1.0, number) for number in batch]
             missing = [key for key in keys if key not in self._known]
             base = self.scenario(place, replicas, growth)
-            for key, made in zip(missing, trials([seeded(base, key[-1]) for key in missing], self.jobs, self._tell), strict=True):
+            for key, made in zip(missing, self.ledger.many(missing, lambda key, base=base: seeded(base, key[-1])), strict=True):  # type: ignore[misc]
                 self._keep(key, made)
             found += [self._known[key] for key in keys]
+        return found
+
+    def demand(self, place: int, growth: float) -> Demand | None:
+        """What so many times the traffic asks for, by the run of a layout. Raises BadInput where that cannot be run."""
+        most, share = self.search.counts[-1], self.search.short
+        found = self.ledger.demand(("demand", growth), lambda: self.scenario(place, most, growth, share))
+        self.pilots += 1
         return found
 
     def wanted(self, runs: int) -> int:
@@ -114,8 +118,3 @@ class Bench:
             "tokens_per_s_per_user": 1.0 / found.figures["tpot_s.mean"] if found.figures.get("tpot_s.mean") else None,
             **{name: found.figures.get(path) for name, path in FIGURES.items()},
         })  # fmt: skip
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._progress is not None:
-            self._progress(self.count, None, "runs")

@@ -22,7 +22,7 @@ import numpy as np
 from sim.physics.base import Work
 from sim.physics.step import EngineStep
 from sim.spec.limits import percentile_limits
-from sim.spec.scenario import Slo
+from sim.spec.scenario import Scenario, Slo
 from sim.study.layouts import Layout
 from sim.study.result import Result
 from sim.study.verdict import LONG_WAIT, SHARE
@@ -31,20 +31,20 @@ SAFE = 0.97  # of a bound, for what rounding and the luck of lengths may do
 
 
 class Demand(NamedTuple):
-    """What a workload asks for: requests of so many mean tokens over `window` seconds, and `shortest` prompts by percentile."""
+    """What a workload asks for: requests of so many mean tokens over `window` seconds, and prompts and answers by percentile."""
 
     requests: int
     prompt: float
     answer: float
     window: float
     prompts: dict[int, float]
+    answers: dict[int, float]
 
 
 def demand(result: Result) -> Demand | None:
     """That of a run; None where it depends on who serves it."""
     scenario = result.scenario
-    sole = len(scenario.cluster.pools) == 1 and not scenario.cluster.trainers and not scenario.cluster.cascades
-    plain = sole and scenario.cluster.pools[0].role == "both" and all(one.get("client") is None for one in scenario.workloads)
+    plain = sole(scenario) and all(one.get("client") is None for one in scenario.workloads)
     if result.meta["closed_loop"] or not plain or any(one["kind"] in ("agents", "sessions", "evals") for one in scenario.workloads):
         return None
     pages = list(result.tables["requests"].pages())
@@ -53,8 +53,15 @@ def demand(result: Result) -> Demand | None:
     prompts = np.concatenate([page["input_tokens"] for page in pages])
     answers = np.concatenate([page["wanted_tokens"] for page in pages])
     arrivals = np.concatenate([page["arrival"] for page in pages])
-    at = {percentile: float(np.percentile(prompts, percentile, method="lower")) for percentile in (50, 90, 95, 99)}
-    return Demand(len(prompts), float(prompts.mean()), float(answers.mean()), float(arrivals.max() - arrivals.min()), at)
+    at = [{percentile: float(np.percentile(tokens, percentile, method="lower")) for percentile in (50, 90, 95, 99)}
+          for tokens in (prompts, answers)]  # fmt: skip
+    return Demand(len(prompts), float(prompts.mean()), float(answers.mean()), float(arrivals.max() - arrivals.min()), *at)
+
+
+def sole(scenario: Scenario) -> bool:
+    """Whether one pool does everything, so that what holds for its step holds for every request."""
+    cluster = scenario.cluster
+    return len(cluster.pools) == 1 and not cluster.trainers and not cluster.cascades and cluster.pools[0].role == "both"
 
 
 def fewest(layout: Layout, asked: Demand) -> int:
@@ -78,14 +85,24 @@ def each(layout: Layout, asked: Demand) -> float:
     )
 
 
-def impossible(layout: Layout, asked: Demand) -> str:
-    """Why no number of replicas meets a limit, or nothing: a step of a single request is too long, or a prompt alone is."""
+def impossible(layout: Layout, asked: Demand | None) -> str:
+    """Why no number of replicas meets a limit, or nothing: a step of a single request is too long, or a prompt or an answer alone is.
+
+    Of what is not known to be `asked` for, a step alone is looked at, with nothing in its context.
+    """
+    if not sole(layout.whole):
+        return ""
     step, budget = layout.step, layout.mine.engine.max_num_batched_tokens
-    alone = step.step(Work((), 1, int(min(asked.prompts.values())))).seconds / step.pace
+    alone = step.step(Work((), 1, int(min(asked.prompts.values())) if asked is not None else 1)).seconds / step.pace
     for name, percentile, limit in _limits(layout.whole.slo):
         if name == "tpot" and alone > limit:
             return f"TPOT p{percentile}: a step of one request alone takes {1e3 * alone:.3g} ms, the limit is {1e3 * limit:.3g} ms"
-        if name == "ttft" and percentile in asked.prompts:
+        if name == "e2e" and asked is not None and percentile in asked.answers:
+            took = (asked.answers[percentile] - 1) * alone
+            if SAFE * took > limit:
+                said = f"an answer of {asked.answers[percentile]:,.0f} tokens alone takes {took:.3g} s"
+                return f"E2E p{percentile}: {said}, the limit is {limit:.3g} s"
+        if name == "ttft" and asked is not None and percentile in asked.prompts:
             tokens = int(asked.prompts[percentile])
             starts = range(0, tokens, budget)
             took = step.frontend + sum(step.step(Work(((min(budget, tokens - at), at),), 0, 0)).seconds for at in starts)

@@ -9,25 +9,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+import sim
 from sim.core.errors import BadInput, Problem
 from sim.spec.keys import Keys
 from sim.spec.load import dump, load, loads, located, plain
 from sim.spec.scenario import Scenario
+from sim.study import bounds
 from sim.study.interval import share
+from sim.study.journal import Kind, decided
+from sim.study.layouts import Layout
+from sim.study.ledger import Ledger, Question
 from sim.study.replicate import given, seeded
+from sim.study.saved import DAMAGED, mapping_of, rows_of
 from sim.study.shelf import put
 from sim.study.smallest import limited
+from sim.study.space import plain as without_studies
 from sim.study.traffic import busier, scales, shorter
-from sim.study.trial import Trial, binding, trial, trials
+from sim.study.trial import Trial, binding
 
 LENGTHS = ((0.25, 0.1), (0.5, 0.05), (1.0, 0.02))  # share of the requests, and how narrow the bracket is to be then
 SAVED = "capacity.json"
+KIND = Kind("trials.jsonl", "capacity", ("key",), SAVED)
 WIDE = 1.5  # the largest step of a search
 FAR = 1024.0  # times the traffic written, and one over it: beyond, nothing is looked for
 AROUND = (0.7, 0.85, 0.95, 1.0, 1.05, 1.15, 1.3)  # loads of the curve, over that of the knee
@@ -37,7 +45,6 @@ FIGURES = {
     "output_tokens_per_s": "throughput.output_tokens_per_s", "usd_per_million_output_tokens": "cost.usd_per_million_output_tokens",
     "busy": "gpu.busy_fraction",
 }  # fmt: skip
-Progress = Callable[..., None]
 
 
 class Bracket(NamedTuple):
@@ -77,49 +84,79 @@ class Capacity(NamedTuple):
 
 
 def capacity(
-    scenario: Scenario | Mapping[str, Any] | str | Path, key: str | None = None, *, replications: int = 5, jobs: int = 1,
-    progress: Progress | None = None,
+    scenario: Scenario | Mapping[str, Any] | str | Path, key: str | None = None, folder: str | Path | None = None, *,
+    replications: int = 5, jobs: int = 1, force: bool = False,
 ) -> Capacity:  # fmt: skip
     """Find knee and saturation of a scenario, for all its traffic or for one `key` such as workloads.0.rate.
 
-    Raises BadInput without an SLO, for a key that is no positive number, and where there is no rate to be raised.
+    `folder` keeps what is done, is gone on with, and has the answer at last; one that has it already is replaced with `force`. Raises
+    BadInput without an SLO, for a key that is no positive number, where there is no rate to be raised, and for a folder of something else.
     """
-    scenario = given(scenario)
+    asked = question(given(scenario), key, replications)
+    found: Capacity = asked.answer(Path(folder) if folder is not None else None, jobs=jobs, force=force)
+    return found
+
+
+def question(scenario: Scenario, key: str | None = None, replications: int = 5) -> Question:
+    """What `capacity` asks. Raises BadInput as it does."""
     try:
         limited(scenario)
     except BadInput as error:
         raise BadInput(located(error.problems, scenario)) from None
     at, unit = _loaded(scenario, key)
-    done = 0
 
-    def run(load: float, length: float) -> Trial:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, None, f"runs, load {load:.3g}")
-        return trial(shorter(at(load), length))
+    def find(ledger: Ledger) -> Capacity:
+        return _found(scenario, Loads(key, unit, at, ledger), replications)
 
-    known: dict[tuple[float, float], Trial] = {}
+    return Question(KIND, {"key": key, **decided(without_studies(scenario))}, find, save)
 
-    def once(load: float, length: float) -> Trial:
-        if (load, length) not in known:
-            known[load, length] = run(load, length)
-        return known[load, length]
 
-    knee = Bracket(0.0, math.inf)
+class Loads:
+    """Runs of a scenario by load, a factor of `key`, which is `unit` as written."""
+
+    def __init__(self, key: str | None, unit: float | None, at: Callable[[float], Scenario], ledger: Ledger):
+        self.key, self.unit = key, unit
+        self._at, self._ledger = at, ledger
+        self._asked: dict[tuple[float, float, int], None] = {}
+
+    @property
+    def runs(self) -> int:
+        """How many different ones were asked for."""
+        return len(self._asked)
+
+    @property
+    def least(self) -> float:
+        """The least load that was run with all requests."""
+        return min(load for load, length, _ in self._asked if length == 1.0)
+
+    def once(self, load: float, length: float) -> Trial:
+        """Part of the requests, with the seed of the scenario."""
+        self._asked[load, length, 0] = None
+        return self._ledger.one((load, length, 0), lambda: shorter(self._at(load), length))
+
+    def many(self, loads: Sequence[float], replications: int) -> list[list[Trial]]:
+        """All requests at each load, with so many seeds."""
+        keys = [(load, 1.0, number) for load in loads for number in range(replications)]
+        self._asked |= dict.fromkeys(keys)
+        found = self._ledger.many(keys, lambda key: seeded(self._at(key[0]), key[2]))
+        return [found[start : start + replications] for start in range(0, len(found), replications)]
+
+
+def _found(scenario: Scenario, loads: Loads, replications: int) -> Capacity:
+    key, unit, knee = loads.key, loads.unit, Bracket(0.0, math.inf)
     for length, within in LENGTHS:
-        knee = bracket(lambda load, length=length: once(load, length).met, within, knee)  # type: ignore[misc]
+        knee = bracket(lambda load, length=length: loads.once(load, length).met, within, knee)  # type: ignore[misc]
     if not knee.low:
-        first = once(min(load for load, length in known if length == 1.0), 1.0)
-        return Capacity(scenario, key, unit, knee, knee, [], binding(first), list(first.why), list(first.limits), replications, done)
-    saturation = bracket(lambda load: once(load, 1.0).verdict != "overloaded", LENGTHS[0][1], knee)
-    beyond = [once(knee.high, 1.0)] if math.isfinite(knee.high) else []
-    loads_ = sorted({knee.low, *([knee.high] if beyond else []), *(knee.low * around for around in AROUND)})
-    every = [seeded(at(load), number) for load in loads_ for number in range(replications)]
-    found = trials(every, jobs, lambda: progress(done, None, "runs, around the knee") if progress is not None else None)
-    rows = [_row(load, unit, found[place * replications : (place + 1) * replications]) for place, load in enumerate(loads_)]
+        first = loads.once(loads.least, 1.0)
+        floor = bounds.impossible(Layout({}, 0, scenario), None) if scenario.cluster.pools else ""
+        why = [f"{floor}, at any load."] if floor else list(first.why)
+        return Capacity(scenario, key, unit, knee, knee, [], binding(first), why, list(first.limits), replications, loads.runs)
+    saturation = bracket(lambda load: loads.once(load, 1.0).verdict != "overloaded", LENGTHS[0][1], knee)
+    beyond = [loads.once(knee.high, 1.0)] if math.isfinite(knee.high) else []
+    points = sorted({knee.low, *([knee.high] if beyond else []), *(knee.low * around for around in AROUND)})
+    rows = [_row(load, unit, found) for load, found in zip(points, loads.many(points, replications), strict=True)]
     binds, why = (binding(beyond[0]), list(beyond[0].why)) if beyond else ("", [])
-    return Capacity(scenario, key, unit, knee, saturation, rows, binds, why, [], replications, done + len(every))
+    return Capacity(scenario, key, unit, knee, saturation, rows, binds, why, [], replications, loads.runs)
 
 
 def bracket(holds: Callable[[float], bool], within: float, before: Bracket = Bracket(0.0, math.inf)) -> Bracket:  # noqa: B008
@@ -212,18 +249,20 @@ def said(found: Capacity) -> dict[str, Any]:
 def save(found: Capacity, folder: Path) -> None:
     """Write capacity.json and the curve as capacity.csv, each whole or not at all."""
     texts = {"scenario.yaml": dump(found.scenario), "capacity.csv": found.frame.to_csv(index=False)}
-    put(folder, texts | {SAVED: json.dumps(said(found), indent=2) + "\n"})
+    put(folder, texts | {SAVED: json.dumps(said(found) | {"version": sim.__version__}, indent=2) + "\n"})
 
 
 def read(folder: Path) -> Capacity:
     """A saved capacity. Raises BadInput when the folder holds none."""
+    path = folder / SAVED
+    told = mapping_of(path, "capacity", "find it again with --force", [name for name in Capacity._fields if name != "scenario"])
     try:
-        known = json.loads((folder / SAVED).read_text("utf-8"))
-        ends = {name: Bracket(*(math.inf if end is None else end for end in known[name])) for name in ("knee", "saturation")}
-        return Capacity(**known | ends | {"scenario": load(folder / "scenario.yaml", lookup=False)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"holds no capacity of this version: {error}; find it again with --force"
-        raise BadInput([Problem(message, file=str(folder / SAVED))]) from error
+        ends = {name: Bracket(*(math.inf if end is None else float(end) for end in told[name])) for name in ("knee", "saturation")}
+    except (TypeError, ValueError) as error:
+        raise BadInput([Problem(f"has a knee or a saturation that is no pair of loads ({error}): {DAMAGED}", file=str(path))]) from error
+    rows_of(told, "rows", path, ("load", "value", "runs", "met", "met_low", "met_high", "overloaded", *FIGURES))
+    kept = {name: told[name] for name in Capacity._fields if name not in ("scenario", *ends)}
+    return Capacity(**kept, **ends, scenario=load(folder / "scenario.yaml", lookup=False))
 
 
 def _finite(one: Bracket) -> list[float | None]:

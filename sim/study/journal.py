@@ -1,6 +1,6 @@
-"""What a sweep has finished, on disk as it is finished: one line of JSON for each run of a point, behind a line that says of what sweep.
+"""What a study has finished, on disk as it is finished: one line of JSON for each run, behind a line that says of what study.
 
-A line is written by one call and is on the disk (fsync) before the next begins, so that a sweep killed at any moment loses nothing that
+A line is written by one call and is on the disk (fsync) before the next begins, so that a study killed at any moment loses nothing that
 was finished; the most that is left is a torn last line, which is dropped. One process writes: it holds a lock of the kernel's on `.lock`,
 which ends with the process however that ends, so that a dead one's lock never has to be told from a live one's; the file names the process
 for those who meet it. The lock is no good across machines whose shared disk does not carry locks.
@@ -8,48 +8,75 @@ for those who meet it. The lock is no good across machines whose shared disk doe
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
+import sim
 from sim.core.errors import BadInput, Problem
+from sim.core.registry import WORKLOADS
+from sim.spec import outside
+from sim.study.validate.store import program
 
 NAME = "journal.jsonl"
 LOCK = ".lock"
 FORMAT = 1
 SHOWN = 12  # differences that an error lists
 
-Row = dict[str, Any]  # of one run: `point` and `replication` say which
+Row = dict[str, Any]
+
+
+class Kind(NamedTuple):
+    """Of what a journal is: its `file`, the `word` for such a study, and the `keys` of a row that say which it is. `saved` is the file of
+    an answer that makes the journal superfluous; a study without one keeps its journal.
+    """
+
+    file: str
+    word: str
+    keys: tuple[str, ...]
+    saved: str = ""
+
+
+SWEEP = Kind(NAME, "sweep", ("point", "replication"))
+
+
+def decided(data: Mapping[str, Any]) -> Row:
+    """What decides the rows of a study of a scenario, beside what is asked: `data`, its paths absolute, the files it names, the program."""
+    files = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for options in data["workloads"]
+             for _, path in outside.named_files(WORKLOADS, options) if Path(path).is_file()}  # fmt: skip
+    return {"version": sim.__version__, "program": program(), "files": files, "scenario": data}
 
 
 class Journal:
     """The rows of one folder, open for further ones. `rows` are those that are finished."""
 
-    def __init__(self, folder: Path, header: Mapping[str, Any], force: bool = False):
-        """Open the journal of a sweep, or begin one; `header` says what decides its rows, by key.
+    def __init__(self, folder: Path, header: Mapping[str, Any], force: bool = False, kind: Kind = SWEEP):
+        """Open the journal of a study, or begin one; `header` says what decides its rows, by key.
 
-        Raises BadInput when another process is at it, when the folder holds something else or a damaged journal, and when it holds the
-        journal of another sweep, with the difference; with `force` that one is begun anew.
+        Raises BadInput when another process is at it, when the folder holds something else, an answer that is complete or a damaged
+        journal, and when it holds the journal of another study, with the difference; with `force` that one is begun anew. A journal that
+        ends with its study is gone on with even then, if it can be: the same command is to go on, whatever its options.
         """
-        self.path, self.rows = folder / NAME, list[Row]()
+        self.path, self.rows = folder / kind.file, list[Row]()
         header = json.loads(json.dumps({"format": FORMAT, **header}))
         with contextlib.ExitStack() as stack:
             try:
-                if folder.is_dir() and any(folder.iterdir()) and not self.path.is_file() and not _only_lock(folder):
-                    raise BadInput(f"{folder} is not empty and holds no sweep ({NAME}); choose another folder")
+                if not self.path.is_file():
+                    _free(folder, force, kind)
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_locked(folder))
-                if force or not self.path.is_file():
+                if not self.path.is_file() or (force and not (kind.saved and _goes_on(self.path, header, kind))):
                     _begin(self.path, header)
-                old, self.rows, good = _read(self.path)
+                old, self.rows, good = _read(self.path, kind)
                 if not self.rows and old != header:
                     # Nothing is lost by what was only begun.
                     _begin(self.path, header)
-                    old, self.rows, good = _read(self.path)
-                _agree(folder, old, header)
+                    old, self.rows, good = _read(self.path, kind)
+                _agree(folder, old, header, kind)
                 self._file = stack.enter_context(self.path.open("r+b", buffering=0))
                 self._file.truncate(good)
                 self._file.seek(good)
@@ -72,6 +99,10 @@ class Journal:
             raise
         self.rows.append(row)
 
+    def remove(self) -> None:
+        """Take the journal away: what it was kept for is done."""
+        self.path.unlink()
+
     def __enter__(self) -> Journal:
         return self
 
@@ -79,18 +110,19 @@ class Journal:
         self._open.close()
 
 
-def read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
+def read(folder: Path, kind: Kind = SWEEP) -> tuple[dict[str, Any], list[Row]]:
     """The header and the finished rows of a journal, also of one that is being written. Raises BadInput where there is none."""
-    if not (folder / NAME).is_file():
-        raise BadInput(f"{folder} holds no sweep: {NAME} is missing; a folder written by `burstsim sweep -o` is wanted")
+    path = folder / kind.file
+    if not path.is_file():
+        raise BadInput(f"{folder} holds no {kind.word}: {kind.file} is missing; a folder that one was written to with -o is wanted")
     try:
-        header, rows, _ = _read(folder / NAME)
+        header, rows, _ = _read(path, kind)
     except OSError as error:
-        raise BadInput(f"{folder / NAME} cannot be read: {error.strerror or error}") from error
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
     return header, rows
 
 
-def _read(path: Path) -> tuple[dict[str, Any], list[Row], int]:
+def _read(path: Path, kind: Kind) -> tuple[dict[str, Any], list[Row], int]:
     """The header, the rows, and how many bytes of the file they take."""
     whole = path.read_bytes().split(b"\n")[:-1]
     lines: list[Any] = []
@@ -101,20 +133,22 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Row], int]:
             if 1 < number == len(whole):
                 whole = whole[:-1]  # The machine went down while it was written.
                 break
-            raise BadInput([Problem("is damaged; begin the sweep anew with --force", "", str(path), number)]) from None
+            raise BadInput([Problem(f"is damaged; begin the {kind.word} anew with --force", "", str(path), number)]) from None
     header, *rows = lines or [None]
     if not isinstance(header, dict) or "format" not in header:
-        raise BadInput([Problem("is no journal of a sweep; choose another folder, or begin anew with --force", "", str(path), 1)])
+        what = f"is no journal of a {kind.word}; choose another folder, or begin anew with --force"
+        raise BadInput([Problem(what, "", str(path), 1)])
     if header["format"] != FORMAT:
         what = f"was written in format {header['format']}; this version of burstsim reads format {FORMAT}"
         raise BadInput([Problem(f"{what}; use the version that wrote it ({header.get('version', 'not known')})", "", str(path), 1)])
-    seen: dict[tuple[int, int], None] = {}
+    seen: dict[str, None] = {}
     for number, row in enumerate(rows, 2):
-        place = (row["point"], row["replication"]) if isinstance(row, dict) and {"point", "replication"} <= row.keys() else None
-        if place is None or place in seen:
-            what = "is no row of a sweep" if place is None else f"has point {place[0]}, replication {place[1]} a second time"
-            raise BadInput([Problem(f"{what}; begin the sweep anew with --force", "", str(path), number)])
-        seen[place] = None
+        full = isinstance(row, dict) and all(key in row for key in kind.keys)
+        name = ", ".join(f"{key} {json.dumps(row[key])}" for key in kind.keys) if full else ""
+        if not name or name in seen:
+            what = f"has {name} a second time" if name else f"is no row of a {kind.word}"
+            raise BadInput([Problem(f"{what}; begin the {kind.word} anew with --force", "", str(path), number)])
+        seen[name] = None
     return header, rows, sum(len(line) + 1 for line in whole)
 
 
@@ -134,11 +168,18 @@ def _begin(path: Path, header: Mapping[str, Any]) -> None:
         os.close(folder)
 
 
-def _agree(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _goes_on(path: Path, header: Mapping[str, Any], kind: Kind) -> bool:
+    """Whether a journal is whole, and of this very study."""
+    with contextlib.suppress(BadInput):
+        return _read(path, kind)[0] == header
+    return False
+
+
+def _agree(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], kind: Kind) -> None:
     changes = list(differences(old, new))
     if not changes:
         return
-    said = [f"{folder} holds another sweep; choose another folder, or give --force to begin it anew; what has changed:"]
+    said = [f"{folder} holds another {kind.word}; choose another folder, or give --force to begin it anew; what has changed:"]
     said += [f"  {key}: {_words(before)} -> {_words(after)}" for key, before, after in changes[:SHOWN]]
     raise BadInput("\n".join(said + ([f"  and {len(changes) - SHOWN} more"] if len(changes) > SHOWN else [])))
 
@@ -163,9 +204,16 @@ def _words(value: Any) -> str:
     return text if len(text) <= 70 else f"{text[:67]}..."
 
 
-def _only_lock(folder: Path) -> bool:
-    """Whether a folder holds no more than a sweep leaves that was killed before its journal was in place."""
-    return all(path.name in (LOCK, f".{NAME}.part") for path in folder.iterdir())
+def _free(folder: Path, force: bool, kind: Kind) -> None:
+    """Raise BadInput when a folder without a journal holds more than a study leaves that was killed before its journal was in place, but
+    for an answer that is to be replaced.
+    """
+    if not folder.is_dir() or all(path.name in (LOCK, f".{kind.file}.part") for path in folder.iterdir()):
+        return
+    if not kind.saved or not (folder / kind.saved).is_file():
+        raise BadInput(f"{folder} is not empty and holds no {kind.word} ({kind.saved or kind.file}); choose another folder")
+    if not force:
+        raise BadInput(f"{folder} holds a {kind.word} that is complete; choose another folder, or give --force to replace it")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from sim.core.errors import BadInput, Problem, did_you_mean
-from sim.physics.memory import divide
+from sim.physics.memory import divide, lacking
 from sim.physics.step import EngineStep
 from sim.spec import compose
 from sim.spec.hardware import gpu, node
@@ -26,8 +26,10 @@ from sim.spec.plan import Search
 from sim.spec.prices import terms
 from sim.spec.scenario import Pool, Scenario
 from sim.spec.trainer import Trainer
-from sim.spec.training import home, residual
+from sim.spec.training import home as host
+from sim.spec.training import residual
 from sim.spec.yaml_marks import Document
+from sim.study.choices import home, misfits, of_axis
 from sim.study.space import values
 
 SAME = "it is the same as"
@@ -36,12 +38,15 @@ STUDY = ("ladder", "curve", "sweep", "plan")
 
 @dataclass
 class Layout:
-    """`choices` by what they are called; `scenario` has one replica of the pool (`pool`: its place), None where `refused` says why."""
+    """`choices` by what they are called; `scenario` has one replica of the pool (`pool`: its place), None where `refused` says why.
+    `lacking`: bytes on each GPU, of a model that does not fit.
+    """
 
     choices: dict[str, Any]
     pool: int
     scenario: Scenario | None
     refused: str = ""
+    lacking: float = 0.0
 
     @property
     def words(self) -> str:
@@ -89,9 +94,13 @@ class Layout:
     @cached_property
     def room(self) -> int:
         """KV tokens of a replica."""
-        left = residual(self.whole.cluster, self.mine.name)
-        found = divide(llm(self.mine.model or self.whole.model), gpu(self.mine.gpu), self.mine, "", left)
+        found = divide(llm(self.mine.model or self.whole.model), gpu(self.mine.gpu), self.mine, "", self.residual)
         return found.blocks * self.mine.engine.block_size
+
+    @property
+    def residual(self) -> float:
+        """Bytes on each GPU that a trainer leaves there."""
+        return residual(self.whole.cluster, self.mine.name)
 
     def hourly(self, replicas: int) -> float:
         """Dollars per hour for GPUs with so many replicas; of a pool that is scaled the least."""
@@ -129,10 +138,9 @@ class Layouts(Sequence[Layout]):
     def __init__(self, scenario: Scenario, search: Search, document: Document):
         self.search, self._scenario = search, scenario
         self.pool = _pool(scenario, search)
-        self.axes = _axes(scenario, search, self.pool, document.data)
         # Changes go over what was written, so that what is left to its default may change with them.
-        data = {key: value for key, value in document.data.items() if key not in STUDY}
-        self._document = Document(data, {at: place for at, place in document.places.items() if not at or at[0] not in STUDY})
+        self._document = _bare(document)
+        self.axes = _axes(scenario, search, self.pool, document)
         self._made: dict[int, Layout] = {}
         self._names: dict[str, str] = {}
 
@@ -170,11 +178,13 @@ class Layouts(Sequence[Layout]):
             chosen[name] = value
         if self._scenario.cluster.pools[self.pool].autoscale is None:
             sets[f"cluster.pools.{self.pool}.replicas"] = 1
+        missing = 0.0
         try:
             layout = Layout(chosen, self.pool, whole(self._shared(compose.change(self._document, sets))))
+            missing = lacking(llm(layout.mine.model or layout.whole.model), gpu(layout.mine.gpu), layout.mine, layout.residual)
             _ = layout.room, layout.hourly(1)  # refuses what does not fit, and what has no price
         except BadInput as error:
-            return Layout(chosen, self.pool, None, "; ".join(dict.fromkeys(problem.message for problem in error.problems)))
+            return Layout(chosen, self.pool, None, "; ".join(dict.fromkeys(problem.message for problem in error.problems)), missing)
         same = self._names.setdefault(repr(plain(layout.scenario)), layout.words)
         return layout if same == layout.words else Layout(chosen, self.pool, None, f"{SAME} {same}")
 
@@ -189,8 +199,15 @@ class Layouts(Sequence[Layout]):
         return document
 
 
-def _axes(scenario: Scenario, search: Search, pool: int, data: Mapping[str, Any]) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
+def _bare(document: Document) -> Document:
+    """The document without studies."""
+    data = {key: value for key, value in document.data.items() if key not in STUDY}
+    return Document(data, {at: place for at, place in document.places.items() if not at or at[0] not in STUDY})
+
+
+def _axes(scenario: Scenario, search: Search, pool: int, document: Document) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
     """By name what may be chosen, each with the keys it sets."""
+    bare, data = _bare(document), document.data
     mine, here = scenario.cluster.pools[pool], f"cluster.pools.{pool}"
     own = {"gpu": search.gpu, "parallel": search.parallel, "precision": search.precision}
     keys = {name: (f"{here}.{name}", axis) for name, axis in own.items() if axis is not None}
@@ -199,7 +216,7 @@ def _axes(scenario: Scenario, search: Search, pool: int, data: Mapping[str, Any]
         keys["commitment"] = (f"prices.commitment.{mine.name}", search.commitment)
     keys |= {key: (key, axis) for key, axis in search.vary.items()}
     problems = list(_contradictions(scenario, search, mine, here))
-    known, found = Keys(data, tuple(key for key, _ in keys.values())), {}
+    known, found, clear = Keys(data, tuple(key for key, _ in keys.values())), {}, not problems
     for name, (key, axis) in keys.items():
         at = f"plan.vary.{name}" if name in search.vary else f"plan.{name}"
         try:
@@ -210,6 +227,8 @@ def _axes(scenario: Scenario, search: Search, pool: int, data: Mapping[str, Any]
         choices = values(axis, integers)
         if not choices:
             problems.append(Problem("nothing to choose from: no whole number lies between min and max", at))
+        elif clear:
+            problems += of_axis(bare, key, axis, choices, home(data, search, name))
         found[_called(name, scenario)] = [(choice, {key: choice}) for choice in choices]
     for number, one in enumerate(search.alternatives):
         for key in one.set:
@@ -217,6 +236,7 @@ def _axes(scenario: Scenario, search: Search, pool: int, data: Mapping[str, Any]
                 known.whole(key)
             except BadInput as error:
                 problems += [problem._replace(path=f"plan.alternatives.{number}.set") for problem in error.problems]
+        problems += misfits(bare, one.set, f"plan.alternatives.{number}.set") if clear else ()
     if search.alternatives:
         found["alternative"] = [(one.name, dict(one.set)) for one in search.alternatives]
     if problems:
@@ -257,7 +277,7 @@ def _pool(scenario: Scenario, search: Search) -> int:
 
 def _trainer(scenario: Scenario, one: Trainer) -> float:
     """Dollars per hour of a trainer with GPUs of its own."""
-    bought = home(scenario.cluster, one) or Pool(name=one.name, gpu=one.gpu, price_per_hour=one.price_per_hour)
+    bought = host(scenario.cluster, one) or Pool(name=one.name, gpu=one.gpu, price_per_hour=one.price_per_hour)
     paid = terms(scenario.prices, bought, gpu(one.gpu).name, gpu(one.gpu).price_per_hour)
     return one.gpus * (paid.price or 0.0)
 

@@ -11,9 +11,6 @@ from sim.core.errors import BadInput
 from sim.study import bounds
 from sim.study.bench import Bench
 from sim.study.cheapest import Offer
-from sim.study.layouts import Layout
-from sim.study.run import run
-from sim.study.traffic import busier, shorter
 
 
 class Offers(Sequence[Offer]):
@@ -43,22 +40,21 @@ class Offers(Sequence[Offer]):
         offer = Offer(counts, layout.hourly, paid=paid)
         if self._before is not None and place in self._before.made:
             offer.low = self._before.made[place].low
-        asked = self._asked(layout) if offer.low < len(counts) else None
-        if asked is not None:
+        asked = self._asked(place) if offer.low < len(counts) else None
+        if offer.low < len(counts):
             why = self.notes.get(place) or bounds.impossible(layout, asked)
             if why:
                 self.notes[place] = why
-            offer.fails(counts[-1] if why else bounds.fewest(layout, asked) - 1)
+                offer.fails(counts[-1])
+            elif asked is not None:
+                offer.fails(bounds.fewest(layout, asked) - 1)
         return offer
 
-    def _asked(self, layout: Layout) -> bounds.Demand | None:
+    def _asked(self, place: int) -> bounds.Demand | None:
         """What the traffic asks for, found by one run of a layout that can be run, and kept."""
         if not self._demand:
-            search = self._bench.search
             try:
-                shown = shorter(busier(layout.whole, self._growth), search.short)
-                self._demand.append(bounds.demand(run(layout.sized(search.counts[-1], shown))))
+                self._demand.append(self._bench.demand(place, self._growth))
             except BadInput:
                 return None
-            self._bench.pilots += 1
         return self._demand[0]

@@ -9,26 +9,31 @@ mean TPOT for a user, all output tokens over time and GPUs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+import sim
 from sim.core.errors import BadInput, Problem
+from sim.core.explain import show
 from sim.spec.load import dump, load, located, whole
 from sim.spec.plan import Search
 from sim.spec.scenario import Scenario
 from sim.spec.yaml_marks import Document
 from sim.study import bounds
+from sim.study.journal import Kind, decided
 from sim.study.layouts import SAME, Layout, Layouts
-from sim.study.plan import written
-from sim.study.run import run
+from sim.study.ledger import Ledger, Question
+from sim.study.plan import asked, written
+from sim.study.saved import DAMAGED, mapping_of, rows_of
 from sim.study.shelf import put
 from sim.study.traffic import busier, scales
-from sim.study.trial import Trial, trials
+from sim.study.trial import Trial
 
 SAVED = "pareto.json"
+KIND = Kind("trials.jsonl", "frontier", ("key",), SAVED)
 SHARES = (0.03, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8)  # of the rate that a replica cannot exceed
 FACTORS = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of what is written, where no such rate is known
 FEWEST = 100  # requests of a point, so that a low load says something too
@@ -71,9 +76,19 @@ class Pareto(NamedTuple):
 
 
 def pareto(
-    given: Scenario | Mapping[str, Any] | Document | str | Path, *, jobs: int = 1, progress: Callable[..., None] | None = None
+    given: Scenario | Mapping[str, Any] | Document | str | Path, folder: str | Path | None = None, *, jobs: int = 1, force: bool = False,
 ) -> Pareto:  # fmt: skip
-    """Run all points and mark the frontier. Raises BadInput where nothing of the traffic can be raised, and for too many layouts."""
+    """Run all points and mark the frontier.
+
+    `folder` keeps what is done, is gone on with, and has the frontier at last; one that has it already is replaced with `force`. Raises
+    BadInput where nothing of the traffic can be raised, for too many layouts, and for a folder of something else.
+    """
+    found: Pareto = question(given).answer(Path(folder) if folder is not None else None, jobs=jobs, force=force)
+    return found
+
+
+def question(given: Scenario | Mapping[str, Any] | Document | str | Path) -> Question:
+    """What `pareto` asks. Raises BadInput as it does."""
     document = written(given)
     scenario = whole(document)
     if not scales(scenario, busier):
@@ -82,22 +97,21 @@ def pareto(
     layouts = Layouts(scenario, scenario.plan or Search(), document)
     if len(layouts) > MOST:
         raise BadInput(located([Problem(f"there are {len(layouts):,} layouts; a frontier takes {MOST} at most", "plan")], scenario))
+    return Question(KIND, decided(asked(document)), lambda ledger: _found(scenario, layouts, ledger), save)
+
+
+def _found(scenario: Scenario, layouts: Layouts, ledger: Ledger) -> Pareto:
     points, refused = list[Point](), list[tuple[str, str]]()
     for layout in layouts:
         if not layout.refused:
-            points += _points(layout)
+            points += _points(layout, ledger)
         elif not layout.refused.startswith(SAME):
             refused.append((layout.words, layout.refused))
     if not points:
-        raise BadInput(f"no layout can be: {'; '.join(dict.fromkeys(why for _, why in refused))}")
-    done: list[int] = []
-
-    def each() -> None:
-        done.append(1)
-        if progress is not None:
-            progress(len(done), len(points), "points")
-
-    found = trials([point.scenario for point in points], jobs, each)
+        reasons = ". ".join(dict.fromkeys(f"{layout}: {why}" for layout, why in refused))
+        raise BadInput(located([Problem(f"none of the layouts can be: {reasons}", "plan")], scenario))
+    by = {(point.layout, number): point for number, point in enumerate(points)}
+    found = ledger.many(list(by), lambda key: by[key[0], key[1]].scenario)
     rows = [_row(point, one) for point, one in zip(points, found, strict=True) if not one.refused]
     refused += [(point.layout, one.refused) for point, one in zip(points, found, strict=True) if one.refused]
     return Pareto(scenario, marked(rows), list(dict.fromkeys(refused)))
@@ -121,7 +135,7 @@ def marked(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _points(layout: Layout) -> Iterator[Point]:
+def _points(layout: Layout, ledger: Ledger) -> Iterator[Point]:
     base = layout.sized(1)
     rates = [one["rate"] for one in base.workloads if one.get("rate") is not None]
     clients = [one["concurrency"] for one in base.workloads if one.get("concurrency") is not None]
@@ -131,9 +145,9 @@ def _points(layout: Layout) -> Iterator[Point]:
             yield Point(layout.words, float(2**power), _sent(busier(base, 2**power / sum(clients))))
         return
     written = sum(rates) if rates else None
-    asked = bounds.demand(run(base))
-    most_rate = 1.0 / bounds.each(layout, asked) if asked is not None else None
-    now = asked.requests / asked.window if asked is not None and asked.window else None
+    wanted = ledger.demand(("demand", layout.words), lambda: base)
+    most_rate = 1.0 / bounds.each(layout, wanted) if wanted is not None else None
+    now = wanted.requests / wanted.window if wanted is not None and wanted.window else None
     factors = [part * most_rate / now for part in SHARES] if most_rate and now else list(FACTORS)
     for factor in factors:
         yield Point(layout.words, written * factor if written else None, _sent(busier(base, factor)))
@@ -162,17 +176,19 @@ def _beats(other: tuple[float, ...], mine: tuple[float, ...]) -> bool:
 
 def save(found: Pareto, folder: Path) -> None:
     """Write pareto.json and the points as pareto.csv, each whole or not at all."""
-    said = {"name": found.scenario.name, "refused": found.refused, "rows": found.rows}
+    said = {"version": sim.__version__, "name": found.scenario.name, "refused": found.refused, "rows": found.rows}
     texts = {"scenario.yaml": dump(found.scenario), "pareto.csv": found.frame.to_csv(index=False)}
     put(folder, texts | {SAVED: json.dumps(said, indent=2) + "\n"})
 
 
 def read(folder: Path) -> Pareto:
     """A saved frontier. Raises BadInput when the folder holds none."""
+    path = folder / SAVED
+    said = mapping_of(path, "frontier", "run it again with --force", ("rows", "refused"))
+    rows = rows_of(said, "rows", path, ("layout", "load", SPEED, "verdict", "met", "frontier", *FIGURES))
     try:
-        said = json.loads((folder / SAVED).read_text("utf-8"))
-        refused = [(layout, why) for layout, why in said["refused"]]
-        return Pareto(load(folder / "scenario.yaml", lookup=False), said["rows"], refused)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"holds no frontier of this version: {error}; run it again with --force"
-        raise BadInput([Problem(message, file=str(folder / SAVED))]) from error
+        refused = [(str(layout), str(why)) for layout, why in said["refused"]]
+    except (TypeError, ValueError) as error:
+        what = f"found {show(said['refused'])}; layouts with reasons are wanted: {DAMAGED}"
+        raise BadInput([Problem(what, "refused", str(path))]) from error
+    return Pareto(load(folder / "scenario.yaml", lookup=False), rows, refused)

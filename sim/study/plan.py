@@ -10,11 +10,11 @@ assumption is worth, and what the other layouts would have cost (`study/sensitiv
 """
 from __future__ import annotations
 
+import io
 import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from html import escape
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,24 @@ import pandas as pd
 
 import sim
 from sim.core.errors import BadInput, Problem
-from sim.spec import compose
+from sim.spec import compose, outside
+from sim.spec.keys import STUDIES
 from sim.spec.load import dump, load, located, plain, whole
 from sim.spec.scenario import Scenario
 from sim.spec.yaml_marks import Document
 from sim.study.bench import Bench
+from sim.study.journal import Kind, decided
 from sim.study.layouts import Layouts
+from sim.study.ledger import Ledger, Question
 from sim.study.planner import Planner
+from sim.study.run import run
+from sim.study.saved import mapping_of, rows_of
 from sim.study.shelf import put
 from sim.study.smallest import limited
 
-SAVED = "plan.json"
+SAVED, RUNS = "plan.json", "runs.csv"
+BEST = "best"
+KIND = Kind("trials.jsonl", "plan", ("key",), SAVED)
 Row = dict[str, Any]
 
 
@@ -71,22 +78,26 @@ class Plan:
         return pd.DataFrame(self.runs)
 
     def _repr_html_(self) -> str:
-        best = self.best
-        if best is None:
-            return f"<p><b>Nothing that may be chosen meets the SLO.</b></p>{pd.DataFrame(self.reachable).to_html(index=False)}"
-        said = f"{best['replicas']} × {best['layout']}: {best['gpus']} GPUs, ${best['usd_per_hour']:,.2f} an hour"
-        table = pd.DataFrame(self.layouts)[["layout", "state", "replicas", "usd_per_hour", "at_least", "why"]]
-        return f"<p><b>{escape(said)}</b></p><p>{escape(best['binds_text'])}</p>{table.to_html(index=False, na_rep='')}"
+        # How it looks is known to a room above this one, which the package finds by its name (see `study/result.py`).
+        return sim.plan_html(self)
 
 
 def plan(
-    given: Scenario | Mapping[str, Any] | Document | str | Path, *, explain: bool = True, jobs: int = 1,
-    progress: Callable[..., None] | None = None,
+    given: Scenario | Mapping[str, Any] | Document | str | Path, folder: str | Path | None = None, *, explain: bool = True, jobs: int = 1,
+    force: bool = False,
 ) -> Plan:  # fmt: skip
-    """Search, confirm and `explain`: a scenario, its path, or what its YAML would give. `progress(done, None, what)` is told of every run.
+    """Search, confirm and `explain`: a scenario, its path, or what its YAML would give.
 
-    Raises BadInput without a block `plan` or an SLO, and for a search that is empty or contradicts itself.
+    `folder` keeps what is done, is gone on with, and has the plan at last; one that has it already is replaced with `force`. `jobs`:
+    processes for replications. Raises BadInput without a block `plan` or an SLO, for a search that is empty or contradicts itself, and
+    for a folder of something else.
     """
+    found: Plan = question(given, explain).answer(Path(folder) if folder is not None else None, jobs=jobs, force=force)
+    return found
+
+
+def question(given: Scenario | Mapping[str, Any] | Document | str | Path, explain: bool = True) -> Question:
+    """What `plan` asks. Raises BadInput as it does."""
     document = written(given)
     scenario = whole(document)
     if scenario.plan is None:
@@ -95,12 +106,14 @@ def plan(
         limited(scenario)
     except BadInput as error:
         raise BadInput(located(error.problems, scenario)) from None
-    began = time.perf_counter()
-    layouts = Layouts(scenario, scenario.plan, document)
-    bench = Bench(layouts, scenario.plan, jobs, progress)
-    found = Plan(scenario, **Planner(scenario, layouts, bench).found(explain))
-    found.seconds = time.perf_counter() - began
-    return found
+    search, layouts = scenario.plan, Layouts(scenario, scenario.plan, document)
+
+    def find(ledger: Ledger) -> Plan:
+        found = Plan(scenario, **Planner(scenario, layouts, Bench(layouts, search, ledger)).found(explain))
+        found.seconds = ledger.seconds
+        return found
+
+    return Question(KIND, decided(asked(document)), find, save)
 
 
 def written(given: Scenario | Mapping[str, Any] | Document | str | Path) -> Document:
@@ -112,10 +125,22 @@ def written(given: Scenario | Mapping[str, Any] | Document | str | Path) -> Docu
     return compose.from_mapping(plain(given) if isinstance(given, Scenario) else given)
 
 
+def asked(document: Document) -> dict[str, Any]:
+    """The mapping of a scenario with its plan, without other studies; paths are absolute."""
+    return {key: value for key, value in outside.absolute(document).items() if key == "plan" or key not in STUDIES}
+
+
 def save(found: Plan, folder: Path) -> None:
-    """Write plan.json, its runs as runs.csv, and the answer as a scenario that can be run, best.yaml; each whole or not at all."""
+    """Write plan.json, its runs as runs.csv, and the answer as a scenario that can be run, best.yaml, with its run in the folder best; each
+    whole or not at all.
+    """
+    for left in (folder / BEST, *folder.glob(f".{BEST}.*")):
+        shutil.rmtree(left, ignore_errors=True)
+    (folder / "best.yaml").unlink(missing_ok=True)
+    if found.answer is not None:
+        run(found.answer).save(folder / BEST)
     said = {name: value for name, value in vars(found).items() if name not in ("runs", "scenario", "answer")}
-    texts = {"scenario.yaml": dump(found.scenario), "runs.csv": found.frame.to_csv(index=False)}
+    texts = {"scenario.yaml": dump(found.scenario), RUNS: found.frame.to_csv(index=False)}
     if found.answer is not None:
         texts["best.yaml"] = dump(found.answer)
     put(folder, texts | {SAVED: json.dumps(said | {"version": sim.__version__}, indent=2) + "\n"})
@@ -123,13 +148,21 @@ def save(found: Plan, folder: Path) -> None:
 
 def read(folder: Path) -> Plan:
     """A saved plan. Raises BadInput when the folder holds none."""
+    again = "plan it again with --force"
+    names = [one.name for one in fields(Plan) if one.name not in ("scenario", "runs", "answer")]
+    said = mapping_of(folder / SAVED, "plan", again, names)
+    rows_of(said, "layouts", folder / SAVED, ("layout", "state", "replicas", "usd_per_hour", "at_least", "why"))
+    for name in ("answers", "tornado", "relax", "reachable", "assumed"):
+        rows_of(said, name, folder / SAVED)
     try:
-        said = json.loads((folder / SAVED).read_text("utf-8"))
-        del said["version"]
-        table = pd.read_csv(folder / "runs.csv")
-        runs = table.astype(object).where(table.notna(), None).to_dict("records")
-        answer = load(folder / "best.yaml", lookup=False) if said["best"] else None
-        return Plan(**said, scenario=load(folder / "scenario.yaml", lookup=False), runs=runs, answer=answer)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"holds no plan of this version: {error}; plan it again with --force"
-        raise BadInput([Problem(message, file=str(folder / SAVED))]) from error
+        text = (folder / RUNS).read_text("utf-8")
+        if not text.endswith("\n"):
+            raise ValueError("it is cut off")
+        table = pd.read_csv(io.StringIO(text))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadInput([Problem(f"holds no runs of a plan: {why}; {again}", file=str(folder / RUNS))]) from error
+    runs = table.astype(object).where(table.notna(), None).to_dict("records")
+    answer = load(folder / "best.yaml", lookup=False) if said["best"] else None
+    kept = {name: said[name] for name in names}
+    return Plan(**kept, scenario=load(folder / "scenario.yaml", lookup=False), runs=runs, answer=answer)

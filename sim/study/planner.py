@@ -5,7 +5,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sim.core.errors import BadInput, Problem
 from sim.spec.limits import percentile_limits
+from sim.spec.load import located
 from sim.spec.profile import KINDS
 from sim.spec.scenario import Scenario
 from sim.study.bench import Bench
@@ -20,8 +22,8 @@ from sim.study.run import run
 from sim.study.sensitivity import relaxed, tornado
 from sim.study.trial import Trial, binding, worded
 
-LATER = 4  # answers for growth are confirmed by a replication of so many
 NEAR = 3  # replicas fewer that are tried to see what binds
+SHOWN = 3  # reasons that an error lists
 RUNNERS = 3  # layouts whose own fewest replicas are looked for, beside the answer
 HOUR = 3600.0
 Row = dict[str, Any]
@@ -42,10 +44,10 @@ class Planner:
         before, searched = None, 0
         for growth in self.search.growth:
             before = self.offers[growth] = Offers(self.bench, growth, before)
-            best, runs = self._cheapest(before, growth)
-            answers.append(self._answer(growth, best, runs))
+            answers.append(self._answer(growth, self._cheapest(before, growth)))
             searched = searched or self.bench.searched
-            if best is None:
+            if answers[-1]["place"] is None:
+                self._able(before)
                 break
         first = answers[0]
         if first["place"] is None:
@@ -56,17 +58,26 @@ class Planner:
         found = {"answers": answers, "layouts": self._became(first), "searched": searched, "whole": whole, **why}
         return found | {"runs": self.bench.rows}
 
-    def _cheapest(self, offers: Offers, growth: float) -> tuple[tuple[int, int] | None, int]:
-        """The answer, and how many replications it was confirmed by."""
-        search = self.search
-        runs = search.replications if growth == search.growth[0] else max(1, search.replications // LATER)
-        found = cheapest(offers, self._holds(growth), lambda place, count: self.bench.confirmed(place, count, growth, runs), self.order)
-        return found, runs
+    def _able(self, offers: Offers) -> None:
+        """Raise BadInput when every layout is refused, and not for want of memory."""
+        looked = [self.layouts[place] for place in offers.made]
+        if all(layout.refused and not layout.lacking for layout in looked):
+            reasons = dict.fromkeys(f"{layout.words}: {layout.refused}" for layout in looked if not layout.refused.startswith(SAME))
+            more = [f"and {len(reasons) - SHOWN} more"] if len(reasons) > SHOWN else []
+            none = f"none of the {len(looked)} layouts can be" if len(looked) > 1 else "the only layout cannot be"
+            message = f"{none}: {'. '.join([*list(reasons)[:SHOWN], *more])}"
+            raise BadInput(located([Problem(message, "plan")], self.scenario))
+
+    def _cheapest(self, offers: Offers, growth: float) -> tuple[int, int] | None:
+        """The answer, confirmed."""
+        runs = self.search.replications
+        return cheapest(offers, self._holds(growth), lambda place, count: self.bench.confirmed(place, count, growth, runs), self.order)
 
     def _holds(self, growth: float) -> Callable[[int, int], bool]:
         return lambda place, count: self.bench.one(place, count, growth, self.search.short).met
 
-    def _answer(self, growth: float, best: tuple[int, int] | None, runs: int) -> Row:
+    def _answer(self, growth: float, best: tuple[int, int] | None) -> Row:
+        runs = self.search.replications
         row: Row = {"growth": growth, "place": None, "layout": None, "replicas": None, "gpus": None, "usd_per_hour": None}
         if best is None:
             return row | {"met": None, "met_low": None, "met_high": None, "runs": runs}
@@ -165,6 +176,7 @@ class Planner:
             low = None if state in ("refused", "impossible") or offer.least == math.inf else offer.least
             cost = self.bench.usd(place, count, growth) if count is not None else None
             row |= {"place": place, "state": state, "replicas": count, "usd_per_hour": cost, "at_least": cost or low, "why": why}
+            row["lacking_bytes"] = math.ceil(layout.lacking) or None
             rows.append(row)
         order = ("best", "loses", "fails", "impossible", "refused")
         return sorted(rows, key=lambda row: (order.index(row["state"]), row["at_least"] or math.inf, row["place"]))
@@ -192,7 +204,9 @@ class Planner:
         return "loses", f"with {count}, for ${self.bench.usd(place, count, growth):,.2f} an hour, {what}"
 
     def _reachable(self, growth: float) -> list[Row]:
-        """What comes nearest to the SLO, with the most replicas of the layouts that can run: each limit, and what blocks it."""
+        """What comes nearest to the SLO, with the most replicas of the layouts that can run: each limit, and what blocks it. `floor`: why
+        more replicas would not help.
+        """
         offers, most = self.offers[growth], self.search.counts[-1]
         for place in [place for place in offers.made if not self.layouts[place].refused][: 2 * RUNNERS]:
             self.bench.one(place, most, growth)
@@ -208,7 +222,7 @@ class Planner:
             found.append({
                 "limit": f"{measure}_p{percentile}", "limit_s": limit, "reached_s": row["measured_s"] if row else None,
                 "ok": row["ok"] if row else None, "layout": nearest["layout"], "replicas": nearest["replicas"], "binds": nearest["binds"],
-                "why": " ".join(run.why), "verdict": run.verdict,
+                "why": " ".join(run.why), "verdict": run.verdict, "floor": offers.notes.get(nearest["place"], ""),
             })  # fmt: skip
         return found
 

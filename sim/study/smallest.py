@@ -6,14 +6,17 @@ replicas than to eight, so that the answer is right to about one replica.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from sim.core.errors import BadInput, Problem
+from sim.core.registry import WORKLOADS
+from sim.spec.limits import percentile_limits
 from sim.spec.scenario import Scenario
 from sim.study.result import Result
 from sim.study.run import run
 
+MEASURED = {"task": ("tasks", ("agents", "agent_trace", "evals", "rl")), "rl_step": ("steps of reinforcement learning", ("rl",))}
 MOST = 512  # replicas of the largest pool: beyond it the answer is that no fleet of this kind will do
 
 
@@ -55,10 +58,25 @@ def smallest(scenario: Scenario, guess: int | None = None, most: int = MOST, sim
 
 
 def limited(scenario: Scenario) -> None:
-    """Raise BadInput when the scenario has no SLO that a fleet could be held to."""
+    """Raise BadInput when the scenario has no SLO that a fleet could be held to, or a limit on what its traffic does not have."""
     if not scenario.slo.model_dump(exclude_none=True).keys() - {"attainment"}:
         message = f"{scenario.name} has no limits, so that any fleet will do; give some, such as slo: {{ttft_p95: 2s, tpot_p95: 80ms}}"
         raise BadInput([Problem(message, "slo")])
+    problems = list(_unmeasured(scenario))
+    if problems:
+        raise BadInput(problems)
+
+
+def _unmeasured(scenario: Scenario) -> Iterator[Problem]:
+    """Limits on tasks or steps where nothing has any. What a plug-in's traffic has is not known, and taken to be there."""
+    kinds = list(dict.fromkeys(str(one["kind"]) for one in scenario.workloads))
+    if not all(WORKLOADS.find(kind).__module__.startswith("workloads.") for kind in kinds):
+        return
+    for measure, percentile in percentile_limits(scenario.slo):
+        what, able = MEASURED.get(measure, ("", ()))
+        if able and not any(kind in able for kind in kinds):
+            message = f"traffic of kind {', '.join(kinds)} has no {what} to be measured (those are of {', '.join(able)}); leave it out"
+            yield Problem(message, f"slo.{measure}_p{percentile}")
 
 
 def carries(result: Result) -> bool:

@@ -6,7 +6,6 @@ points share their seeds, so that they share their luck. What a point cannot be 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,13 +15,12 @@ import yaml
 
 import sim
 from sim.core.errors import BadInput, Problem, did_you_mean
-from sim.core.registry import WORKLOADS
 from sim.spec import compose, load, outside
 from sim.spec.keys import STUDIES
 from sim.spec.scenario import Scenario
 from sim.spec.yaml_marks import Document, Dumper, Place
 from sim.study.figures import findings, flat
-from sim.study.journal import Journal, Row
+from sim.study.journal import Journal, Row, decided
 from sim.study.replicate import seeded
 from sim.study.run import run
 from sim.study.space import PATH, Point, changed, points
@@ -176,11 +174,7 @@ def one(task: Task) -> Row:
 
 def header(order: Order) -> dict[str, Any]:
     """What decides the rows of a sweep, the program and the files it reads among it."""
-    data = outside.absolute(order.document)
-    files = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for options in data["workloads"]
-             for _, path in outside.named_files(WORKLOADS, options) if Path(path).is_file()}  # fmt: skip
-    said = {"version": sim.__version__, "program": program(), "runs": order.runs, "files": files}
-    return {**said, "scenario": data, "sweep": load.plain(order.scenario.sweep)}
+    return {**decided(outside.absolute(order.document)), "runs": order.runs, "sweep": load.plain(order.scenario.sweep)}
 
 
 def _tasks(order: Order, crew: Crew) -> Iterator[Task]:

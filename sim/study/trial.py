@@ -1,14 +1,16 @@
 """One run, judged: whether it met its service levels, by how much it missed them, and what held it back. Small, to cross processes."""
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sim.core.errors import BadInput
 from sim.spec.scenario import Scenario
 from sim.study.figures import flat
 from sim.study.run import run
+from sim.study.workers import Crew
 
 SOON = 6.0  # seconds of runs in which processes are not worth their start
 BLOCKS, BATCH, PROMPTS = "KV cache", "batch size", "prompt computation"
@@ -61,25 +63,20 @@ def trial(scenario: Scenario) -> Trial:
     return Trial(met, verdict, tuple(slo["limits"] or ()), slo["attainment"], slo["target"], why, figures)
 
 
-def trials(scenarios: Sequence[Scenario], jobs: int = 1, each: Callable[[], None] | None = None) -> list[Trial]:
-    """The trial of each, `jobs` at a time; `each` is called as they end."""
-    found: list[Trial] = []
+def trials(scenarios: Sequence[Scenario], jobs: int = 1) -> Iterator[tuple[int, Trial]]:
+    """The trial of each with its place, `jobs` at a time, as they end."""
     began = time.perf_counter()
     for place, scenario in enumerate(scenarios):
         left = (time.perf_counter() - began) / max(place, 1) * (len(scenarios) - place)
         if place and jobs > 1 and left > SOON:
-            break
-        found.append(trial(scenario))
-        if each is not None:
-            each()
-    if len(found) < len(scenarios):
-        from joblib import Parallel, delayed
+            with contextlib.closing(Crew(jobs=jobs).each(_placed, list(enumerate(scenarios))[place:])) as rest:
+                yield from rest
+            return
+        yield place, trial(scenario)
 
-        for one in Parallel(n_jobs=jobs, return_as="generator")(delayed(trial)(scenario) for scenario in scenarios[len(found) :]):
-            found.append(one)
-            if each is not None:
-                each()
-    return found
+
+def _placed(piece: tuple[int, Scenario]) -> tuple[int, Trial]:
+    return piece[0], trial(piece[1])
 
 
 def binding(one: Trial) -> str:
