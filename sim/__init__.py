@@ -12,6 +12,9 @@ import typing
 
 if typing.TYPE_CHECKING:
     from sim.core.errors import BadInput
+    from sim.report.rich import plan_html as plan_html
+    from sim.report.rich import result_html as result_html
+    from sim.report.run_plots import RunPlots as RunPlots
     from sim.spec.load import dump, load, loads
     from sim.spec.scenario import Scenario
     from sim.study.capacity import capacity
@@ -41,6 +44,7 @@ _HOMES = {
     "Plan": "sim.study.plan",
     "Replications": "sim.study.replications",
     "Result": "sim.study.result",
+    "RunPlots": "sim.report.run_plots",
     "Scenario": "sim.spec.scenario",
     "Sweep": "sim.study.sweep_result",
     "capacity": "sim.study.capacity",
@@ -50,7 +54,9 @@ _HOMES = {
     "loads": "sim.spec.load",
     "pareto": "sim.study.pareto",
     "plan": "sim.study.plan",
+    "plan_html": "sim.report.rich",
     "replicate": "sim.study.replicate",
+    "result_html": "sim.report.rich",
     "run": "sim.study.run",
     "sweep": "sim.study.sweep",
     "what_if": "sim.study.compare",

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.report.plots import LEGEND, Plot, figure, over_time, spread
+from sim.report.plots import LEGEND, Drawing, Plot, over_time, spread
 from sim.report.section import Panel, Sheet
-from sim.report.svg import SERIES, STYLE
+from sim.report.svg import SERIES
 from sim.report.words import dollars, number, percent, scaled, seconds
 from sim.study.facts import Bins
 from sim.study.metrics import Facts
@@ -150,24 +150,26 @@ def _tools(found: dict[str, Any] | None) -> list[Sheet]:
 
 def plots(facts: Facts, summary: dict[str, Any]) -> Iterator[Plot]:
     """What agents' time went to by kind of agent, agents by state over time, how long tasks took, how evaluations got done."""
-    from matplotlib import rc_context
+    drawings = [*lives(facts), *tasks(facts), *progress(facts, summary["evals"] or {})]
+    yield from (one.plot() for one in drawings)
 
+
+def tasks(facts: Facts) -> Iterator[Drawing]:
+    """How long tasks took; nothing of fewer than two."""
     crowd = facts.crowd
     if crowd is None or facts.span <= 0:
         return
-    with rc_context(STYLE):
-        yield from _lives(facts)
-        took = crowd.times
-        if len(took) > 1 and took.max() > 0:
-            what = "task time without its user's pauses" if crowd.think.any() else "task time"
-            yield spread("How long tasks take", took, ("completed tasks", what))
-        if summary["evals"]:
-            yield _progress(facts, summary["evals"])
+    took = crowd.times
+    if len(took) > 1 and took.max() > 0:
+        what = "task time without its user's pauses" if crowd.think.any() else "task time"
+        yield spread("How long tasks take", took, ("completed tasks", what))
 
 
-def _lives(facts: Facts) -> Iterator[Plot]:
+def lives(facts: Facts) -> Iterator[Drawing]:
+    """What agents' time went to, a bar for each kind; nothing where none lived."""
     crowd, table = facts.crowd, facts.result.tables["agents"]
-    assert crowd is not None
+    if crowd is None or facts.span <= 0:
+        return
     shares = crowd.by_kind()
     names = sorted(shares, key=lambda name: -sum(shares[name].values()))[:KINDS]
     totals = {name: sum(shares[name].values()) for name in names}
@@ -197,13 +199,14 @@ def _lives(facts: Facts) -> Iterator[Plot]:
         axes.set_xlabel("share of agents' time, %")
         axes.legend(ncols=2, handlelength=1.2, **LEGEND)
 
-    yield figure("What agents' time goes to", note, draw)
+    yield Drawing("What agents' time goes to", note, (draw,))
 
 
-def _progress(facts: Facts, found: dict[str, Any]) -> Plot:
-    """Samples that are over, and sandboxes held for them, over time."""
+def progress(facts: Facts, found: dict[str, Any]) -> Iterator[Drawing]:
+    """Samples of evaluations that are over, and sandboxes held for them, over time; nothing without evaluations."""
     crowd, table, boxes = facts.crowd, facts.result.tables["agents"], facts.result.tables["sandboxes"]
-    assert crowd is not None
+    if crowd is None or facts.span <= 0 or not found:
+        return
     codes = [table.labels["workload"].index(name) for name in found]
     mine = crowd.roots[np.isin(table["workload"][crowd.roots], codes)]
     start, end = crowd.start[mine], np.sort(crowd.end[mine][~np.isnan(crowd.end[mine])])
@@ -219,16 +222,18 @@ def _progress(facts: Facts, found: dict[str, Any]) -> Plot:
             for name, one in found.items() if one["finish_s"] and one["done_s"]["p90"]]  # fmt: skip
     note = f"{len(end):,} of {total:,} samples are over at the end{'; ' * bool(late)}{', '.join(late)}."
 
-    def draw(axes: Any, clock: float) -> None:
-        axes[0].step(np.append(end, facts.end) / clock, 100 * np.append(np.arange(1, len(end) + 1), len(end)) / total, where="post",
-                     color=SERIES[0])  # fmt: skip
-        axes[0].set_ylim(0, 104)
-        axes[0].set_title("samples that are over, %")
-        axes[1].stairs(under_way, edges / clock, color=SERIES[0], fill=True, alpha=0.25, label="samples under way")
-        if held.any():
-            axes[1].stairs(held, edges / clock, color=SERIES[1], baseline=None, label="sandboxes held")
-        axes[1].set_ylim(bottom=0)
-        axes[1].set_title("at a time", pad=20)
-        axes[1].legend(ncols=2, handlelength=1.2, **LEGEND)
+    def over(axes: Any, clock: float) -> None:
+        shares = 100 * np.append(np.arange(1, len(end) + 1), len(end)) / total
+        axes.step(np.append(end, facts.end) / clock, shares, where="post", color=SERIES[0])
+        axes.set_ylim(0, 104)
+        axes.set_title("samples that are over, %")
 
-    return over_time("How the evaluation gets done", note, facts, draw)
+    def at_a_time(axes: Any, clock: float) -> None:
+        axes.stairs(under_way, edges / clock, color=SERIES[0], fill=True, alpha=0.25, label="samples under way")
+        if held.any():
+            axes.stairs(held, edges / clock, color=SERIES[1], baseline=None, label="sandboxes held")
+        axes.set_ylim(bottom=0)
+        axes.set_title("at a time", pad=20)
+        axes.legend(ncols=2, handlelength=1.2, **LEGEND)
+
+    yield over_time("How the evaluation gets done", note, facts, over, at_a_time)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.report.plots import DASHES, LEGEND, Plot, over_time
+from sim.report.plots import DASHES, LEGEND, Drawing, Plot, over_time
 from sim.report.section import Panel, Sheet
-from sim.report.svg import SERIES, STYLE
+from sim.report.svg import SERIES
 from sim.report.words import number, percent, seconds
 from sim.study.metrics import Facts
 
@@ -57,14 +57,16 @@ def _regions(regions: dict[str, Any]) -> list[Sheet]:
 
 def plots(facts: Facts, summary: dict[str, Any]) -> Iterator[Plot]:
     """What came from each region over time, and the share of it that was served in another."""
-    from matplotlib import rc_context
+    yield from (one.plot() for one in origins(facts, summary))
 
+
+def origins(facts: Facts, summary: dict[str, Any]) -> Iterator[Drawing]:
+    """Arrivals by region, and what of them was served elsewhere; nothing with fewer than two regions."""
     if len(summary["regions"] or {}) > 1 and facts.span > 0:
-        with rc_context(STYLE):
-            yield _origins(facts)
+        yield _origins(facts)
 
 
-def _origins(facts: Facts) -> Plot:
+def _origins(facts: Facts) -> Drawing:
     edges = np.linspace(*facts.arrivals, PARTS + 1)
     homes = {pool.name: pool.region for pool in facts.result.scenario.cluster.pools}
     # The last entry is of replica -1: none.
@@ -82,17 +84,22 @@ def _origins(facts: Facts) -> Plot:
     peaks = [f"from {name} up to {most:.0f}%" for name, most in zip(names, shares.max(axis=1), strict=True)]
     note = f"Of what comes {peaks[0]} is served elsewhere, {', '.join(peaks[1:])}, in any of {PARTS} parts of the run."
 
-    def draw(axes: Any, clock: float) -> None:
-        parts = ((axes[0], came / np.diff(edges), "arrivals per second"), (axes[1], shares, "of them served elsewhere, %"))
-        for one, values, words in parts:
-            for row, name in enumerate(names):
-                style = {"color": SERIES[row], "linestyle": DASHES[row], "linewidth": 1.4}
-                one.stairs(values[row], edges / clock, baseline=None, label=name, **style)
-            one.set_ylim(bottom=0)
-            one.set_title(words, pad=20 if one is axes[0] else None)
-        axes[0].legend(ncols=len(names), handlelength=1.8, **LEGEND)
+    def lines(axes: Any, clock: float, values: np.ndarray) -> None:
+        for row, name in enumerate(names):
+            style = {"color": SERIES[row], "linestyle": DASHES[row], "linewidth": 1.4}
+            axes.stairs(values[row], edges / clock, baseline=None, label=name, **style)
+        axes.set_ylim(bottom=0)
 
-    return over_time("Where requests came from", note, facts, draw)
+    def arrived(axes: Any, clock: float) -> None:
+        lines(axes, clock, came / np.diff(edges))
+        axes.set_title("arrivals per second", pad=20)
+        axes.legend(ncols=len(names), handlelength=1.8, **LEGEND)
+
+    def elsewhere(axes: Any, clock: float) -> None:
+        lines(axes, clock, shares)
+        axes.set_title("of them served elsewhere, %")
+
+    return over_time("Where requests came from", note, facts, arrived, elsewhere)
 
 
 def _attempts(attempts: dict[str, dict[str, int]]) -> list[Sheet]:

@@ -1,14 +1,14 @@
 """Money, energy and carbon on the page of a run: cards for the key figures, panels for where they come from, a plot over the hours."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from sim.report.plots import BINS, Plot, over_time
+from sim.report.plots import BINS, Drawing, Part, Plot, over_time
 from sim.report.section import Sheet
-from sim.report.svg import SERIES, STYLE, svg
+from sim.report.svg import SERIES
 from sim.report.words import dollars, number, percent
 from sim.study.carbon import grams
 from sim.study.energy import HOUR, gpu_hours, hours, site_joules, step_power
@@ -87,16 +87,16 @@ def sheets(facts: Facts) -> list[Sheet]:
 
 def plots(facts: Facts) -> list[Plot]:
     """Dollars, kilowatts and carbon by hour of the run's clock. A shorter run has a course only where replicas come and go."""
-    from matplotlib import rc_context
-
-    with rc_context(STYLE):
-        if hours(facts) >= LEAST_HOURS:
-            return [_over_the_hours(facts)]
-        comes_and_goes = len(facts.result.tables["scaling"]) or len(facts.result.tables["starts"])
-        return [_course(facts)] if comes_and_goes and facts.span > 0 else []
+    comes_and_goes = len(facts.result.tables["scaling"]) or len(facts.result.tables["starts"])
+    return [course(facts).plot()] if hours(facts) >= LEAST_HOURS or (comes_and_goes and facts.span > 0) else []
 
 
-def _course(facts: Facts) -> Plot:
+def course(facts: Facts) -> Drawing:
+    """Money first, then power, then carbon where grids are known: by the hour, or from moment to moment in a run of few hours."""
+    return _over_the_hours(facts) if hours(facts) >= LEAST_HOURS else _moments(facts)
+
+
+def _moments(facts: Facts) -> Drawing:
     """What GPUs cost and draw at a time: replicas there times their price; idle watts, and those of steps above them."""
     edges = np.linspace(facts.begin, facts.end, BINS + 1)
     spent, drawn = Bins(edges), Bins(edges)
@@ -110,32 +110,35 @@ def _course(facts: Facts) -> Plot:
     money, watts = spent.means(), drawn.means() / 1e3
     note = f"The fleet costs {dollars(money.max())} an hour at most, its GPUs draw {number(watts.max())} kW at most, averaged over a bin."
 
-    def draw(axes: Any, clock: float) -> None:
-        for one, values, words, colour in ((axes[0], money, "dollars an hour", 0), (axes[1], watts, "power of the GPUs, kW", 2)):
-            one.stairs(np.nan_to_num(values), edges / clock, color=SERIES[colour], fill=True, alpha=0.75)
-            one.set_title(words)
-            one.set_ylim(bottom=0)
+    def draw(values: np.ndarray, words: str, colour: int) -> Callable[[Any, float], None]:
+        return lambda axes, clock: _filled(axes, edges / clock, values, words, colour)
 
-    return over_time("Money and power over time", note, facts, draw)
+    parts = draw(money, "dollars an hour", 0), draw(watts, "power of the GPUs, kW", 2)
+    return over_time("Money and power over time", note, facts, *parts)
 
 
-def _over_the_hours(facts: Facts) -> Plot:
-    from matplotlib.figure import Figure
+def _filled(axes: Any, edges: np.ndarray, values: np.ndarray, words: str, colour: int) -> None:
+    axes.stairs(np.nan_to_num(values), edges, color=SERIES[colour], fill=True, alpha=0.75)
+    axes.set_title(words)
+    axes.set_ylim(bottom=0)
 
+
+def _over_the_hours(facts: Facts) -> Drawing:
     edges, carbon = np.arange(hours(facts) + 1), grams(facts)
     money, drawn = np.array(usd_by_hour(facts)), site_joules(facts).sum(axis=0) / HOUR / 1e3
     emitted = [] if carbon is None else [(carbon.sum(axis=0) / 1e3, "kgCO2e in each hour", 1)]
     drawings = [(money, "dollars for GPUs in each hour", 0), (drawn, "power of the site, kW", 2), *emitted]
     note = f"The dearest hour costs {dollars(money.max())}; the site draws {number(drawn.max())} kW at most. The last hour is a begun one."
-    title, figure = "Money and energy by hour", Figure(figsize=(4.3, 3.0 + 1.3 * len(emitted)), layout="constrained")
-    axes = figure.subplots(len(drawings), 1, sharex=True)
-    for one, (values, words, colour) in zip(axes, drawings, strict=True):
-        one.stairs(np.nan_to_num(values), edges, color=SERIES[colour], fill=True, alpha=0.75)
-        one.set_title(words)
-        one.set_ylim(bottom=0)
-    axes[-1].set_xlabel("time, h")
-    axes[-1].set_xlim(0, edges[-1])
-    return Plot(title, note, svg(figure, title, f"{title}. {note}"))
+
+    def part(values: np.ndarray, words: str, colour: int) -> Part:
+        def draw(axes: Any) -> None:
+            _filled(axes, edges, values, words, colour)
+            axes.set_xlabel("time, h")
+            axes.set_xlim(0, edges[-1])
+
+        return draw
+
+    return Drawing("Money and energy by hour", note, tuple(part(*one) for one in drawings), (4.3, 3.0 + 1.3 * len(emitted)))
 
 
 def _carbon(carbon: dict[str, Any]) -> list[tuple[str, str]]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.report.plots import BINS, LEGEND, Plot, over_time
+from sim.report.plots import BINS, LEGEND, Drawing, Plot, over_time
 from sim.report.section import Panel, Sheet
-from sim.report.svg import SERIES, STYLE, svg
+from sim.report.svg import SERIES
 from sim.report.words import number, percent, seconds
 from sim.study.facts import Bins
 from sim.study.metrics import Facts
@@ -87,15 +87,21 @@ def _blind(facts: Facts) -> str:
 
 def plots(facts: Facts, summary: dict[str, Any]) -> Iterator[Plot]:
     """Of each pool that is scaled its replicas over time; of all starts the stages."""
-    from matplotlib import rc_context
+    drawings = [*replicas(facts, summary).values(), *starts(facts, summary)]
+    yield from (one.plot() for one in drawings)
 
+
+def replicas(facts: Facts, summary: dict[str, Any]) -> dict[str, Drawing]:
+    """Of the first `POOLS` pools that are scaled, by name, their replicas over time."""
     if summary["scaling"] is None or facts.span <= 0 or _only_lent(summary):
-        return
-    with rc_context(STYLE):
-        for fleet in _fleets(facts)[:POOLS]:
-            yield _replicas(facts, fleet)
-        if _rising(summary["scaling"]):
-            yield _waterfall(summary["scaling"])
+        return {}
+    return {fleet.name: _replicas(facts, fleet) for fleet in _fleets(facts)[:POOLS]}
+
+
+def starts(facts: Facts, summary: dict[str, Any]) -> Iterator[Drawing]:
+    """The stages of starts; nothing where none took time."""
+    if summary["scaling"] is not None and facts.span > 0 and not _only_lent(summary) and _rising(summary["scaling"]):
+        yield _waterfall(summary["scaling"])
 
 
 class Fleet:
@@ -122,7 +128,7 @@ def _fleets(facts: Facts) -> list[Fleet]:
     return [Fleet(facts, name) for name in names if name in seen]
 
 
-def _replicas(facts: Facts, fleet: Fleet) -> Plot:
+def _replicas(facts: Facts, fleet: Fleet) -> Drawing:
     edges, seen = fleet.edges, fleet.seen
     held = Bins(edges)
     table = facts.result.tables["held"]
@@ -138,27 +144,33 @@ def _replicas(facts: Facts, fleet: Fleet) -> Plot:
         f"{number(seen['queued'].max())} queued at most, averaged over a bin.{late}"
     )
 
-    def draw(axes: Any, clock: float) -> None:
+    def there(axes: Any, clock: float) -> None:
         times, below = edges / clock, np.zeros(len(edges) - 1)
         for state, colour, alpha in (("ready", 2, 0.75), ("starting", 1, 0.75), ("draining", 3, 0.6)):
             if seen[state].any():
-                axes[0].stairs(below + seen[state], times, baseline=below, color=SERIES[colour], fill=True, alpha=alpha, label=state)
+                axes.stairs(below + seen[state], times, baseline=below, color=SERIES[colour], fill=True, alpha=alpha, label=state)
                 below = below + seen[state]
-        axes[0].stairs(seen["wanted"], times, color=SERIES[0], linestyle="--", baseline=None, label="wanted")
-        axes[0].set_title("replicas", pad=20)
-        axes[0].legend(ncols=4, handlelength=1.2, **LEGEND)
-        axes[1].stairs(seen["in_flight"], times, color=SERIES[0], baseline=None, label="in flight")
-        if seen["queued"].max() >= SEEN * seen["in_flight"].max():
-            axes[1].stairs(seen["queued"], times, color=SERIES[1], fill=True, alpha=0.5, label="of them queued")
-        if door.any():
-            axes[1].stairs(door, times, color=SERIES[3], baseline=None, linestyle=":", label="held at the front door")
-        axes[1].set_title("requests", pad=20)
-        axes[1].legend(ncols=3, handlelength=1.2, **LEGEND)
-        _arrivals(axes[2], facts, clock)
-        for one in axes:
-            one.set_ylim(bottom=0)
+        axes.stairs(seen["wanted"], times, color=SERIES[0], linestyle="--", baseline=None, label="wanted")
+        axes.set_title("replicas", pad=20)
+        axes.legend(ncols=4, handlelength=1.2, **LEGEND)
+        axes.set_ylim(bottom=0)
 
-    return over_time(f"Replicas{name} against requests", note, facts, draw, 3)
+    def asked(axes: Any, clock: float) -> None:
+        times = edges / clock
+        axes.stairs(seen["in_flight"], times, color=SERIES[0], baseline=None, label="in flight")
+        if seen["queued"].max() >= SEEN * seen["in_flight"].max():
+            axes.stairs(seen["queued"], times, color=SERIES[1], fill=True, alpha=0.5, label="of them queued")
+        if door.any():
+            axes.stairs(door, times, color=SERIES[3], baseline=None, linestyle=":", label="held at the front door")
+        axes.set_title("requests", pad=20)
+        axes.legend(ncols=3, handlelength=1.2, **LEGEND)
+        axes.set_ylim(bottom=0)
+
+    def came(axes: Any, clock: float) -> None:
+        _arrivals(axes, facts, clock)
+        axes.set_ylim(bottom=0)
+
+    return over_time(f"Replicas{name} against requests", note, facts, there, asked, came)
 
 
 def _too_late(seen: dict[str, np.ndarray]) -> bool:
@@ -174,27 +186,25 @@ def _arrivals(axes: Any, facts: Facts, clock: float) -> None:
     axes.set_title("arrivals per second")
 
 
-def _waterfall(found: dict[str, Any]) -> Plot:
+def _waterfall(found: dict[str, Any]) -> Drawing:
     """Each stage begins where the mean of those before it ended; a thin line reaches to the stage's 95th percentile."""
-    from matplotlib.figure import Figure
-
     stages = list(_rising(found).items())
     weights = {name: stage["count"] * stage["mean"] for name, stage in stages}
     most = max(weights, key=lambda name: weights[name])
     share = weights[most] / sum(weights.values())
     note = f"Longest: {STAGES[most]}, {share:.0%} of all starting time. Bars are means, thin lines reach to a stage's 95th percentile."
     begins = np.concatenate([[0.0], np.cumsum([stage["mean"] for _, stage in stages])])
-    figure = Figure(figsize=(4.3, 3.0), layout="constrained")
-    axes = figure.subplots()
-    for row, ((name, stage), begin) in enumerate(zip(stages, begins, strict=False)):
-        axes.barh(row, stage["mean"], left=begin, color=SERIES[1 if name == most else 0], alpha=0.75, height=0.6)
-        axes.plot([begin + stage["mean"], begin + stage["p95"]], [row, row], color=SERIES[3], linewidth=1.4)
-        far = begin + max(stage["mean"], stage["p95"])
-        axes.annotate(seconds(stage["mean"]), (far, row), xytext=(4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(stages)), [STAGES[name] for name, _ in stages])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.18 * max(begin + max(stage["mean"], stage["p95"]) for (_, stage), begin in zip(stages, begins, strict=False)))
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel("seconds since it was wanted")
-    title = "From wanted to ready"
-    return Plot(title, note, svg(figure, title, f"{title}. {note}"))
+    ends = [begin + max(stage["mean"], stage["p95"]) for (_, stage), begin in zip(stages, begins, strict=False)]
+
+    def draw(axes: Any) -> None:
+        for row, ((name, stage), begin, far) in enumerate(zip(stages, begins, ends, strict=False)):
+            axes.barh(row, stage["mean"], left=begin, color=SERIES[1 if name == most else 0], alpha=0.75, height=0.6)
+            axes.plot([begin + stage["mean"], begin + stage["p95"]], [row, row], color=SERIES[3], linewidth=1.4)
+            axes.annotate(seconds(stage["mean"]), (far, row), xytext=(4, 0), textcoords="offset points", va="center")
+        axes.set_yticks(range(len(stages)), [STAGES[name] for name, _ in stages])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.18 * max(ends))
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("seconds since it was wanted")
+
+    return Drawing("From wanted to ready", note, (draw,))

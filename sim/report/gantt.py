@@ -65,10 +65,27 @@ class Lane(NamedTuple):
     spans: Sequence[tuple[float, float, str]] = ()
 
 
-def gantts(facts: Facts) -> Iterator[Plot]:
-    """The middle of the run, where it has more than a few steps, and all of it. Nothing without reinforcement learning."""
-    from matplotlib import rc_context
+class Chart(NamedTuple):
+    """Lanes over a window of time (s), and when versions were out, with their numbers."""
 
+    title: str
+    lanes: Sequence[Lane]
+    window: tuple[float, float]
+    versions: Sequence[tuple[float, int]]
+
+    @property
+    def height(self) -> float:
+        """Inches that it wants."""
+        return 1.15 + max(0.22 * len(self.lanes), min(0.34 * len(self.lanes), 1.9))
+
+
+def gantts(facts: Facts) -> Iterator[Plot]:
+    """As the page has them."""
+    yield from (_plot(one) for one in charts(facts))
+
+
+def charts(facts: Facts) -> Iterator[Chart]:
+    """The middle of the run, where it has more than a few steps, and all of it. Nothing without reinforcement learning."""
     steps = facts.result.tables["rl_steps"]
     if not len(steps) or facts.end <= 0:
         return
@@ -80,11 +97,10 @@ def gantts(facts: Facts) -> Iterator[Plot]:
         windows.insert(0, (f"Who does what: {STEPS} steps in the middle", float(start[first]), float(end[first + STEPS - 1])))
     edges = [np.linspace(begin, until, BINS + 1) for _, begin, until in windows]
     found = _replicas(facts, edges)
-    with rc_context(STYLE):
-        for (title, begin, until), grid, rollouts, others in zip(windows, edges, *found, strict=True):
-            lanes = [*_trainers(facts, begin, until), *rollouts, *_graders(facts, grid), *_sandboxes(facts, grid), *others]
-            here = [(float(at), int(name)) for at, name in zip(end, version, strict=True) if begin < at <= until]
-            yield _drawn(title, lanes, (begin, until), here)
+    for (title, begin, until), grid, rollouts, others in zip(windows, edges, *found, strict=True):
+        lanes = [*_trainers(facts, begin, until), *rollouts, *_graders(facts, grid), *_sandboxes(facts, grid), *others]
+        here = [(float(at), int(name)) for at, name in zip(end, version, strict=True) if begin < at <= until]
+        yield Chart(title, lanes, (begin, until), here)
 
 
 def _trainers(facts: Facts, begin: float, until: float) -> Iterator[Lane]:
@@ -207,13 +223,24 @@ def _counted(name: str, served: np.ndarray, asked: np.ndarray) -> Iterator[Lane]
         yield Lane(name, [*waiting, (*GRADES, served / most)], said=f"≤ {most:,.0f}" if most >= 10 else f"≤ {most:.2g}")
 
 
-def _drawn(title: str, lanes: list[Lane], window: tuple[float, float], versions: list[tuple[float, int]]) -> Plot:
+def _plot(chart: Chart) -> Plot:
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.7, chart.height), layout="constrained")
+        handles = draw(figure.subplots(), chart)
+        figure.legend(handles=handles, loc="outside upper left", ncols=4, handlelength=1.2, columnspacing=1.2, borderpad=0)
+        note = _note(chart.lanes)
+        return Plot(chart.title, note, svg(figure, chart.title, f"{chart.title}. {note}"), broad=True)
+
+
+def draw(axes: Any, chart: Chart) -> list[Any]:
+    """All lanes, the first on top. Returns the handles of a legend, which whoever draws it puts."""
     from matplotlib.patches import Patch
 
+    _, lanes, window, versions = chart
     unit, clock = next(((u, s) for s, u in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")) if window[1] >= 2 * s), ("s", 1.0))
-    figure = Figure(figsize=(8.7, 1.15 + max(0.22 * len(lanes), min(0.34 * len(lanes), 1.9))), layout="constrained")
-    axes = figure.subplots()
     used: dict[str, Look] = {}
     grid = np.linspace(*window, BINS + 1) / clock
     for row, lane in enumerate(lanes):
@@ -245,13 +272,10 @@ def _drawn(title: str, lanes: list[Lane], window: tuple[float, float], versions:
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(f"time, {unit}")
-    handles = [Patch(facecolor=look.colour, alpha=look.alpha, label=words) for words, look in used.items()]
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, handlelength=1.2, columnspacing=1.2, borderpad=0)
-    note = _note(lanes)
-    return Plot(title, note, svg(figure, title, f"{title}. {note}"), broad=True)
+    return [Patch(facecolor=look.colour, alpha=look.alpha, label=words) for words, look in used.items()]
 
 
-def _note(lanes: list[Lane]) -> str:
+def _note(lanes: Sequence[Lane]) -> str:
     worked = ", ".join(f"{lane.name} {lane.said}" for lane in lanes if lane.spans)
     rolled = [float(values.mean()) for lane in lanes for words, _, values in lane.rising if words == STEPPING[0]]
     said = [f"Share of the time with passes of the model: {worked}." if worked else ""]

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.report.plots import BINS, DASHES, LEGEND, Plot, over_time
+from sim.report.plots import BINS, DASHES, LEGEND, Drawing, Plot, over_time
 from sim.report.section import Sheet
-from sim.report.svg import SERIES, STYLE
+from sim.report.svg import SERIES
 from sim.report.words import percent, scaled, seconds
 from sim.study.facts import Bins
 from sim.study.metrics import Facts
@@ -51,16 +51,18 @@ def sheets(summary: dict[str, Any]) -> list[Sheet]:
 
 def plots(facts: Facts) -> Iterator[Plot]:
     """Use of the busiest links over time."""
-    from matplotlib import rc_context
+    yield from (one.plot() for one in use(facts))
 
+
+def use(facts: Facts) -> Iterator[Drawing]:
+    """Nothing where no network carried anything."""
     tables = facts.result.tables
     if not len(tables["links"]) or not len(tables["usage"]) or facts.span <= 0:
         return
     chosen = _busiest(facts)
     if not chosen:
         return
-    with rc_context(STYLE):
-        yield _use(facts, chosen)
+    yield _use(facts, chosen)
 
 
 def _busiest(facts: Facts) -> list[int]:
@@ -75,7 +77,7 @@ def _busiest(facts: Facts) -> list[int]:
     return list(found.values())
 
 
-def _use(facts: Facts, chosen: list[int]) -> Plot:
+def _use(facts: Facts, chosen: list[int]) -> Drawing:
     """A usage row says what a link carried in a bin of its own; rows are spread over the bins of the plot as they overlap."""
     tables = facts.result.tables
     links, usage = tables["links"], tables["usage"]
@@ -94,12 +96,12 @@ def _use(facts: Facts, chosen: list[int]) -> Plot:
     def draw(axes: Any, clock: float) -> None:
         middles = (edges[:-1] + edges[1:]) / 2 / clock
         for number, (name, values) in enumerate(zip(names, shares, strict=True)):
-            axes[0].plot(middles, values, color=SERIES[number], linestyle=DASHES[number], label=name)
-        axes[0].set_title("share of what the link can carry, %", pad=20 if len(names) < 3 else 34)
-        axes[0].set_ylim(0, 104)
-        axes[0].legend(ncols=2, handlelength=1.8, **LEGEND)
+            axes.plot(middles, values, color=SERIES[number], linestyle=DASHES[number], label=name)
+        axes.set_title("share of what the link can carry, %", pad=20 if len(names) < 3 else 34)
+        axes.set_ylim(0, 104)
+        axes.legend(ncols=2, handlelength=1.8, **LEGEND)
 
-    return over_time("The busiest links", f"{note}.", facts, draw, 1)
+    return over_time("The busiest links", f"{note}.", facts, draw)
 
 
 def _spread(edges: np.ndarray, start: np.ndarray, end: np.ndarray, amount: np.ndarray) -> np.ndarray:

@@ -18,8 +18,12 @@ from sim.study.training import passes
 BINS = 240
 POINTS = 160
 SOME = 1e-6  # GPUs: fewer are none
+LATENCIES = {"ttft": "Time to first token", "tpot": "Time per output token", "e2e": "End-to-end latency"}
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 LEGEND = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.98), "columnspacing": 1.2, "borderpad": 0}
+
+
+Part = Callable[[Any], None]  # draws on one pair of axes
 
 
 class Plot(NamedTuple):
@@ -29,6 +33,29 @@ class Plot(NamedTuple):
     note: str
     svg: str
     broad: bool = False
+
+
+class Drawing(NamedTuple):
+    """A plot before it is drawn: each of its parts, one below the other, draws on axes of whoever shows it, a page or a notebook."""
+
+    title: str
+    note: str
+    parts: tuple[Part, ...]
+    size: tuple[float, float] = (4.3, 3.0)
+
+    def plot(self) -> Plot:
+        """As the page has it."""
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+
+        with rc_context(STYLE):
+            drawn = Figure(figsize=self.size, layout="constrained")
+            axes = drawn.subplots(len(self.parts), 1, sharex=True, squeeze=False)[:, 0]
+            for one, draw in zip(axes, self.parts, strict=True):
+                draw(one)
+            for one in axes[:-1]:
+                one.set_xlabel("")
+            return Plot(self.title, self.note, svg(drawn, self.title, f"{self.title}. {self.note}"))
 
 
 class Timeline:
@@ -78,49 +105,58 @@ class Timeline:
 
 def plots(facts: Facts) -> list[Plot]:
     """Every plot the run has data for, in the order of the page."""
-    from matplotlib import rc_context
-
-    drawn: list[Plot] = []
-    with rc_context(STYLE):
-        if facts.span > 0 and len(facts.result.tables["stretches"]):
-            line = Timeline(facts)
-            drawn += [_traffic(facts, line), _batch(facts, line), _gpu_time(facts, line)]
-            if len(facts.pools) > 1:
-                drawn.append(_pools(facts, line))
-        for measure, title in (("ttft", "Time to first token"), ("tpot", "Time per output token"), ("e2e", "End-to-end latency")):
-            values = facts.times(measure)
-            if len(values):
-                limit = request_limits(facts.result.scenario.slo).get(measure)
-                drawn.append(spread(title, values, ("completed requests", measure.upper()), limit))
-    return drawn
+    drawn: list[Drawing] = []
+    if facts.span > 0 and len(facts.result.tables["stretches"]):
+        line = Timeline(facts)
+        drawn += [traffic(facts, line), batch(facts, line), gpu_time(facts, line)]
+        if len(facts.pools) > 1:
+            drawn.append(pools(facts, line))
+    for measure in LATENCIES:
+        values = facts.times(measure)
+        if len(values):
+            drawn.append(latency(facts, measure, values))
+    return [one.plot() for one in drawn]
 
 
-def _traffic(facts: Facts, line: Timeline) -> Plot:
+def latency(facts: Facts, measure: str, values: np.ndarray) -> Drawing:
+    """One of `LATENCIES`, of all requests that have it, s; puts them in another order."""
+    limit = request_limits(facts.result.scenario.slo).get(measure)
+    return spread(LATENCIES[measure], values, ("completed requests", measure.upper()), limit)
+
+
+def traffic(facts: Facts, line: Timeline) -> Drawing:
+    """Arrivals, and the queue."""
     rate, waiting = line.rate, line.waiting
     most = f"at most {number(float(waiting.max()))} requests wait at once, averaged over a bin"
     note = f"Arrivals peak at {number(float(rate.max()))} a second; {most}."
 
-    def draw(axes: Any, clock: float) -> None:
-        axes[0].stairs(rate, line.coarse / clock, color=SERIES[0], fill=True, alpha=0.75)
-        axes[0].set_title("arrivals per second")
-        _area(axes[1], line.edges / clock, waiting, SERIES[1], "requests waiting for a first admission")
+    def came(axes: Any, clock: float) -> None:
+        axes.stairs(rate, line.coarse / clock, color=SERIES[0], fill=True, alpha=0.75)
+        axes.set_title("arrivals per second")
 
-    return over_time("Traffic and queue", note, facts, draw)
+    def queued(axes: Any, clock: float) -> None:
+        _area(axes, line.edges / clock, waiting, SERIES[1], "requests waiting for a first admission")
+
+    return over_time("Traffic and queue", note, facts, came, queued)
 
 
-def _batch(facts: Facts, line: Timeline) -> Plot:
+def batch(facts: Facts, line: Timeline) -> Drawing:
+    """Requests in service, and the KV cache."""
     running, used = line.running, 100 * np.minimum(line.blocks / line.room, 1.0)
     most = f"{number(float(running.max()))} requests in service at once and {used.max():.3g}% of the KV blocks of ready replicas in use"
     note = f"At most {most}, averaged over a bin."
 
-    def draw(axes: Any, clock: float) -> None:
-        _area(axes[0], line.edges / clock, running, SERIES[0], "requests in service")
-        _area(axes[1], line.edges / clock, used, SERIES[2], "KV blocks in use, %")
+    def served(axes: Any, clock: float) -> None:
+        _area(axes, line.edges / clock, running, SERIES[0], "requests in service")
 
-    return over_time("Batch and KV cache", note, facts, draw)
+    def held(axes: Any, clock: float) -> None:
+        _area(axes, line.edges / clock, used, SERIES[2], "KV blocks in use, %")
+
+    return over_time("Batch and KV cache", note, facts, served, held)
 
 
-def _gpu_time(facts: Facts, line: Timeline) -> Plot:
+def gpu_time(facts: Facts, line: Timeline) -> Drawing:
+    """What GPUs did, as shares of their time."""
     there = sum(line.gpus.values())
     shares = [100 * sum(parts) / there for parts in (*zip(*line.busy.values(), strict=True), tuple(line.passes.values()))]
     total = max((facts.lifetimes * facts.gpus).sum(), 1e-300)
@@ -132,19 +168,20 @@ def _gpu_time(facts: Facts, line: Timeline) -> Plot:
 
     def draw(axes: Any, clock: float) -> None:
         filled = {"fill": True, "alpha": 0.75}
-        axes[0].stairs(shares[0], line.edges / clock, color=SERIES[0], label="decode only", **filled)
+        axes.stairs(shares[0], line.edges / clock, color=SERIES[0], label="decode only", **filled)
         steps = shares[0] + shares[1]
-        axes[0].stairs(steps, line.edges / clock, baseline=shares[0], color=SERIES[1], label="with prompt chunks", **filled)
+        axes.stairs(steps, line.edges / clock, baseline=shares[0], color=SERIES[1], label="with prompt chunks", **filled)
         if passed:
-            axes[0].stairs(steps + shares[2], line.edges / clock, baseline=steps, color=SERIES[3], label="trainer", **filled)
-        axes[0].set_title("share of GPU time, %", pad=20)
-        axes[0].set_ylim(0, 100)
-        axes[0].legend(ncols=3, handlelength=1.2, **LEGEND)
+            axes.stairs(steps + shares[2], line.edges / clock, baseline=steps, color=SERIES[3], label="trainer", **filled)
+        axes.set_title("share of GPU time, %", pad=20)
+        axes.set_ylim(0, 100)
+        axes.legend(ncols=3, handlelength=1.2, **LEGEND)
 
-    return over_time("What the GPUs did", note, facts, draw, rows=1)
+    return over_time("What the GPUs did", note, facts, draw)
 
 
-def _pools(facts: Facts, line: Timeline) -> Plot:
+def pools(facts: Facts, line: Timeline) -> Drawing:
+    """How busy the GPUs of each pool were."""
     working = {name: sum(parts) + line.passes[name] for name, parts in line.busy.items()}
     # Where a pool has no GPU its line breaks.
     busy = {name: np.where(line.gpus[name] > SOME, 100 * values / line.gpus[name], np.nan) for name, values in working.items()}
@@ -155,15 +192,15 @@ def _pools(facts: Facts, line: Timeline) -> Plot:
         for place, (name, values) in enumerate(busy.items()):
             style = {"color": SERIES[place % len(SERIES)], "linestyle": DASHES[place % len(DASHES)]}
             # matplotlib leaves out of a legend what begins with an underscore.
-            axes[0].plot((line.edges[:-1] + line.edges[1:]) / 2 / clock, values, label=name.lstrip("_"), **style)
-        axes[0].set_title("GPUs busy, %", pad=20)
-        axes[0].set_ylim(0, 101)
-        axes[0].legend(ncols=4, handlelength=1.8, **LEGEND)
+            axes.plot((line.edges[:-1] + line.edges[1:]) / 2 / clock, values, label=name.lstrip("_"), **style)
+        axes.set_title("GPUs busy, %", pad=20)
+        axes.set_ylim(0, 101)
+        axes.legend(ncols=4, handlelength=1.8, **LEGEND)
 
-    return over_time("Busy GPUs by pool", note, facts, draw, rows=1)
+    return over_time("Busy GPUs by pool", note, facts, draw)
 
 
-def spread(title: str, values: np.ndarray, words: tuple[str, str], limit: float | None = None) -> Plot:
+def spread(title: str, values: np.ndarray, words: tuple[str, str], limit: float | None = None) -> Drawing:
     """Share of values (s) at or below each; `words` say what has them, and what they are. Puts them in another order."""
     shares = np.unique(np.concatenate([np.linspace(0, 1, POINTS), [0.5, 0.99, 0.999]]))
     points = np.quantile(values, shares, overwrite_input=True)
@@ -179,7 +216,7 @@ def spread(title: str, values: np.ndarray, words: tuple[str, str], limit: float 
             axes.plot([value / size], [share], "o", color=SERIES[0], markersize=4)
             axes.annotate(f"{name} {seconds(value)}", (value / size, share), **_beside(value, points, share == 50))
         if limit is not None:
-            axes.axvline(limit / size, ymax=100 / 112, color=SERIES[1], linestyle="--", zorder=1)
+            axes.axvline(limit / size, ymax=100 / 112, color=SERIES[1], linestyle="--", zorder=1, label="limit")
         if points[0] > 0 and points[-1] > 8 * points[0]:
             axes.set_xscale("log")
             _plain_decades(axes, float(np.log10(points[-1] / points[0])))
@@ -188,7 +225,7 @@ def spread(title: str, values: np.ndarray, words: tuple[str, str], limit: float 
         axes.set_xlabel(f"{words[1]}, {unit}")
         axes.set_title(f"{words[0]} at or below, %")
 
-    return figure(title, note, draw)
+    return Drawing(title, note, (draw,))
 
 
 def _beside(value: float, points: np.ndarray, half: bool) -> dict[str, Any]:
@@ -218,23 +255,21 @@ def _area(axes: Any, edges: np.ndarray, values: np.ndarray, colour: str, title: 
     axes.set_title(title)
 
 
-def over_time(title: str, note: str, facts: Facts, draw: Callable[[Any, float], None], rows: int = 2) -> Plot:
-    """A figure of `rows` axes that share the clock, in the unit that suits the run's length."""
-    from matplotlib.figure import Figure
-
-    unit, clock = next(((u, s) for s, u in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")) if facts.end >= 2 * s), ("s", 1.0))
-    drawn = Figure(figsize=(4.3, max(3.0, 1.45 * rows)), layout="constrained")
-    axes = drawn.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
-    draw(axes, clock)
-    axes[-1].set_xlabel(f"time, {unit}")
-    axes[-1].set_xlim(facts.begin / clock, facts.end / clock)
-    return Plot(title, note, svg(drawn, title, f"{title}. {note}"))
+def clock(facts: Facts) -> tuple[str, float]:
+    """The unit of time that suits the run's length, and its seconds."""
+    return next(((u, s) for s, u in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")) if facts.end >= 2 * s), ("s", 1.0))
 
 
-def figure(title: str, note: str, draw: Callable[[Any], None]) -> Plot:
-    """A figure of one pair of axes."""
-    from matplotlib.figure import Figure
+def over_time(title: str, note: str, facts: Facts, *draws: Callable[[Any, float], None]) -> Drawing:
+    """Parts that share the clock; each is told the seconds of its unit."""
+    unit, size = clock(facts)
 
-    drawn = Figure(figsize=(4.3, 3.0), layout="constrained")
-    draw(drawn.subplots())
-    return Plot(title, note, svg(drawn, title, f"{title}. {note}"))
+    def part(draw: Callable[[Any, float], None]) -> Part:
+        def whole(axes: Any) -> None:
+            draw(axes, size)
+            axes.set_xlabel(f"time, {unit}")
+            axes.set_xlim(facts.begin / size, facts.end / size)
+
+        return whole
+
+    return Drawing(title, note, tuple(map(part, draws)), (4.3, max(3.0, 1.45 * len(draws))))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sim.report.gantt import gantts
-from sim.report.plots import BINS, LEGEND, Plot, figure, over_time
+from sim.report.plots import BINS, LEGEND, Drawing, Part, Plot, over_time
 from sim.report.svg import CARD, INK, SERIES, STYLE, svg
 from sim.report.words import number, percent, scaled, seconds
 from sim.study.facts import Bins
@@ -20,6 +20,8 @@ from sim.study.rl_run import Rows, Run, runs
 RUNS = 3
 SHORTER = 0.97  # from here on answers trained on are called shorter
 SEEN = 0.004  # share of a bar that can be seen
+FAR, ROOM = 5.0, 1.3  # times the 95th percentile, beyond which a step is cut off; room above the others, where that is said
+MOST_CUT = 3  # named in the drawing and in words
 # Parts of a step in the order they are stacked: words, colour, opacity.
 PARTS = {
     "wait": ("answers awaited", INK, 0.25), "reward": ("rewards awaited", SERIES[4], 0.75), "data": ("data awaited", SERIES[3], 0.3),
@@ -49,11 +51,8 @@ def plots(facts: Facts, summary: Mapping[str, Any]) -> Iterator[Plot]:
             yield from islice(charts, 1)
             yield _breakdown(run, of)
             yield from charts
-            yield from _staleness(run, of)
-            yield from _tail(figures, of)
-            yield from _lengths(run, of)
-            yield from _waste(figures, of)
-            yield _busy(facts, run, of)
+            drawings = [*staleness(run, of), *tail(figures, of), *lengths(run, of), *waste(figures, of), busy(facts, run, of)]
+            yield from (one.plot() for one in drawings)
 
 
 def stacks(steps: Rows) -> dict[str, np.ndarray]:
@@ -63,40 +62,86 @@ def stacks(steps: Rows) -> dict[str, np.ndarray]:
     return known | {"other": np.maximum(took - sum(known.values()), 0.0)}
 
 
+def cut_off(took: np.ndarray) -> tuple[float, list[int]]:
+    """Where an axis of such times ends, s, and which of them are beyond it, the longest first: those so long that the others would not be
+    seen, such as a step that waits for the night. NaN and none where all can be seen.
+
+    >>> cut_off(np.array([10.0, 20.0, 28800.0, 11.0]))
+    (26.0, [2])
+    """
+    bound = FAR * float(np.quantile(took, 0.95, method="lower"))
+    far = np.flatnonzero(took > bound)
+    if not bound or not len(far):
+        return float("nan"), []
+    return ROOM * float(took[took <= bound].max()), far[np.argsort(-took[far], kind="stable")].tolist()
+
+
 def _breakdown(run: Run, of: str) -> Plot:
     from matplotlib.figure import Figure
 
-    parts, took, skipped = stacks(run.steps), run.steps["end"] - run.steps["start"], run.skipped
-    total = max(float(took[skipped:].sum()), 1e-300)
-    shares = {part: float(values[skipped:].sum()) / total for part, values in parts.items()}
-    used = [part for part, share in shares.items() if share > SEEN]
-    biggest = sorted(used, key=lambda part: -shares[part])[:3]
+    took, skipped = run.steps["end"] - run.steps["start"], run.skipped
+    shares = _shares(run)
+    biggest = sorted(shares, key=lambda part: -shares[part])[:3]
     title = f"What the steps{of} take"
     left_out = f", the first {'step' if skipped == 1 else f'{skipped} steps'} left out" if skipped else ""
     said = ", ".join(f"{PARTS[part][0]} {percent(shares[part])}" for part in biggest)
     note = f"{len(took)} steps. On average, which is the bar on top{left_out}, one takes {seconds(float(took[skipped:].mean()))}: {said}."
+    _, cut = cut_off(took)
+    if cut:
+        longest = ", ".join(f"version {run.steps['version'][at]} took {seconds(float(took[at]))}" for at in cut[:MOST_CUT])
+        more = f", and {len(cut) - MOST_CUT} more" if len(cut) > MOST_CUT else ""
+        note += f" Cut off at the top: {longest}{more}."
     drawn = Figure(figsize=(4.3, 3.4), layout="constrained")
     top, axes = drawn.subplots(2, 1, height_ratios=(1, 7))
-    left, below = 0.0, np.zeros(len(took))
-    version = run.steps["version"]
-    edges = np.append(version - 0.5, version[-1] + 0.5)
-    for part in used:
-        words, colour, alpha = PARTS[part]
-        top.barh(0, 100 * shares[part], left=100 * left, color=colour, alpha=alpha, height=0.8)
-        if shares[part] >= 0.09:
-            top.annotate(f"{100 * shares[part]:.0f}%", (100 * (left + shares[part] / 2), 0), ha="center", va="center", fontsize=8.5,
+    left = 0.0
+    for part, share in shares.items():
+        _, colour, alpha = PARTS[part]
+        top.barh(0, 100 * share, left=100 * left, color=colour, alpha=alpha, height=0.8)
+        if share >= 0.09:
+            top.annotate(f"{100 * share:.0f}%", (100 * (left + share / 2), 0), ha="center", va="center", fontsize=8.5,
                          color=INK, bbox=_plate())  # fmt: skip
-        above = below + parts[part]
-        axes.stairs(above, edges, baseline=below, color=colour, alpha=alpha, fill=True, label=words)
-        left, below = left + shares[part], above
+        left += share
     top.set_xlim(0, 100)
     top.axis("off")
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(bottom=0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_title("seconds of a step, by the version it made", pad=6)
+    breakdown(axes, run)
     drawn.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3, handlelength=1.2, columnspacing=1.2, borderpad=0)
     return Plot(title, note, svg(drawn, title, f"{title}. {note}"))
+
+
+def _shares(run: Run) -> dict[str, float]:
+    """Of the time of the steps that count, by part; those that can be seen."""
+    parts, took = stacks(run.steps), run.steps["end"] - run.steps["start"]
+    total = max(float(took[run.skipped :].sum()), 1e-300)
+    shares = {part: float(values[run.skipped :].sum()) / total for part, values in parts.items()}
+    return {part: share for part, share in shares.items() if share > SEEN}
+
+
+def breakdown(axes: Any, run: Run) -> None:
+    """The parts of each step, stacked; whoever draws it puts the legend."""
+    parts, version = stacks(run.steps), run.steps["version"]
+    below, edges = np.zeros(len(version)), np.append(version - 0.5, version[-1] + 0.5)
+    for part in _shares(run):
+        words, colour, alpha = PARTS[part]
+        above = below + parts[part]
+        axes.stairs(above, edges, baseline=below, color=colour, alpha=alpha, fill=True, label=words)
+        below = above
+    axes.set_xlim(edges[0], edges[-1])
+    took = run.steps["end"] - run.steps["start"]
+    end, cut = cut_off(took)
+    axes.set_ylim(0, end if cut else None)
+    if cut:
+        _mark(axes, version[cut], took[cut], end)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_title("seconds of a step, by the version it made", pad=6)
+
+
+def _mark(axes: Any, versions: np.ndarray, took: np.ndarray, end: float) -> None:
+    """Bars that go on beyond the end of the axis have a head there, and the longest what they reach."""
+    axes.plot(versions, np.full(len(versions), end), "^", color=INK, markersize=5, clip_on=False)
+    for place, at in enumerate(np.argsort(versions[:MOST_CUT], kind="stable").tolist()):
+        right = versions[at] < np.mean(axes.get_xlim())
+        axes.annotate(seconds(float(took[at])), (versions[at], end), (6 if right else -6, -5 - 12 * place), textcoords="offset points",
+                      ha="left" if right else "right", va="top", fontsize=8.5, color=INK, bbox=_plate())  # fmt: skip
 
 
 def _plate() -> dict[str, Any]:
@@ -104,8 +149,8 @@ def _plate() -> dict[str, Any]:
     return {"boxstyle": "round,pad=0.15", "facecolor": CARD, "edgecolor": "none", "alpha": 0.85}
 
 
-def _staleness(run: Run, of: str) -> Iterator[Plot]:
-    """Nothing where every token was of the version that was updated."""
+def staleness(run: Run, of: str) -> Iterator[Drawing]:
+    """A part for each of `LAGS`; nothing where every token was of the version that was updated."""
     lags = {name: run.samples[name][run.trained] for name, _ in LAGS}
     most = int(np.ceil(max((float(values.max(initial=0.0)) for values in lags.values()), default=0.0)))
     if not most:
@@ -120,30 +165,32 @@ def _staleness(run: Run, of: str) -> Iterator[Plot]:
     )
     if most > shown:
         note += f" The last bar: {shown} and more."
-    from matplotlib.figure import Figure
 
-    title = f"How stale samples{of} are"
-    drawn = Figure(figsize=(4.3, 3.6), layout="constrained")
-    for place, (axes, heights, (_, words)) in enumerate(zip(drawn.subplots(3, 1, sharex=True, sharey=True), bars, LAGS, strict=True)):
-        axes.bar(range(shown + 1), heights, color=SERIES[place], alpha=0.75, width=0.8)
-        for at, height in enumerate(heights):
-            if height >= 0.5:
-                axes.annotate(f"{height:.0f}", (at, height), (0, 1), textcoords="offset points", ha="center", va="bottom", fontsize=8)
-        axes.set_title(f"{words}, % of samples" if not place else words)
-        axes.set_ylim(0, 1.25 * max(float(one.max()) for one in bars))
-        axes.grid(axis="x", visible=False)
-    axes.set_xticks(range(shown + 1), [*map(str, range(shown)), f"{shown}{'+' * (most > shown)}"])
-    axes.set_xlabel("versions")
-    yield Plot(title, note, svg(drawn, title, f"{title}. {note}"))
+    def part(place: int) -> Part:
+        def draw(axes: Any) -> None:
+            axes.bar(range(shown + 1), bars[place], color=SERIES[place], alpha=0.75, width=0.8)
+            for at, height in enumerate(bars[place]):
+                if height >= 0.5:
+                    axes.annotate(f"{height:.0f}", (at, height), (0, 1), textcoords="offset points", ha="center", va="bottom", fontsize=8)
+            axes.set_title(f"{LAGS[place][1]}, % of samples" if not place else LAGS[place][1])
+            axes.set_ylim(0, 1.25 * max(float(one.max()) for one in bars))
+            axes.grid(axis="x", visible=False)
+            axes.set_xticks(range(shown + 1), [*map(str, range(shown)), f"{shown}{'+' * (most > shown)}"])
+            axes.set_xlabel("versions")
+
+        return draw
+
+    yield Drawing(f"How stale samples{of} are", note, tuple(map(part, range(len(LAGS)))), (4.3, 3.6))
 
 
-def _tail(found: Mapping[str, Any], of: str) -> Iterator[Plot]:
-    tail = found["tail"]
-    if not tail:
+def tail(found: Mapping[str, Any], of: str) -> Iterator[Drawing]:
+    """How samples of a round get done; nothing without rounds."""
+    curve = found["tail"]
+    if not curve:
         return
-    shares, times = (100 * np.array(values) for values in zip(*tail["curve"], strict=True))
-    took = percent(tail["last_10_percent"])
-    note = f"Mean over {tail['rounds']} rounds: the last 10% of the samples take {took} of the time. Dashed: if they came evenly."
+    shares, times = (100 * np.array(values) for values in zip(*curve["curve"], strict=True))
+    took = percent(curve["last_10_percent"])
+    note = f"Mean over {curve['rounds']} rounds: the last 10% of the samples take {took} of the time. Dashed: if they came evenly."
 
     def draw(axes: Any) -> None:
         axes.fill_between(times, shares, color=SERIES[2], alpha=0.2, linewidth=0)
@@ -154,11 +201,11 @@ def _tail(found: Mapping[str, Any], of: str) -> Iterator[Plot]:
         axes.set_xlabel("time of a round, %")
         axes.set_title("samples that are done, %")
 
-    yield figure(f"The long tail{of}", note, draw)
+    yield Drawing(f"The long tail{of}", note, (draw,))
 
 
-def _lengths(run: Run, of: str) -> Iterator[Plot]:
-    """Lengths of all samples that ended in the time that counts, and of those trained on."""
+def lengths(run: Run, of: str) -> Iterator[Drawing]:
+    """Lengths of all samples that ended in the time that counts, and of those trained on; nothing where there are too few."""
     tokens = run.samples["tokens"]
     kinds = {"generated": tokens[run.generated], "trained on": tokens[run.trained]}
     if any(len(values) < 2 for values in kinds.values()) or tokens.max() <= 0:
@@ -183,7 +230,7 @@ def _lengths(run: Run, of: str) -> Iterator[Plot]:
         axes.set_title("% of samples, by length", pad=20)
         axes.legend(ncols=2, handlelength=1.8, **LEGEND)
 
-    yield figure(f"How long answers{of} are", note, draw)
+    yield Drawing(f"How long answers{of} are", note, (draw,))
 
 
 def _thousands(axes: Any) -> None:
@@ -194,13 +241,14 @@ def _thousands(axes: Any) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _waste(found: Mapping[str, Any], of: str) -> Iterator[Plot]:
-    waste = found["waste"]
-    if len(waste["tokens"]) < 2:
+def waste(found: Mapping[str, Any], of: str) -> Iterator[Drawing]:
+    """Tokens generated in vain, by reason; nothing with fewer than two reasons."""
+    lost = found["waste"]
+    if len(lost["tokens"]) < 2:
         return
-    tokens = {reason.replace("_", " "): count for reason, count in waste["tokens"].items()}
+    tokens = {reason.replace("_", " "): count for reason, count in lost["tokens"].items()}
     names = sorted(tokens, key=lambda reason: -tokens[reason])[:8]
-    note = f"{scaled(float(waste['total'])).strip()} tokens in all, {percent(waste['share'])} of those generated; most of it: {names[0]}."
+    note = f"{scaled(float(lost['total'])).strip()} tokens in all, {percent(lost['share'])} of those generated; most of it: {names[0]}."
 
     def draw(axes: Any) -> None:
         values = [tokens[name] for name in names]
@@ -214,7 +262,7 @@ def _waste(found: Mapping[str, Any], of: str) -> Iterator[Plot]:
         axes.grid(visible=False)
         axes.set_title("tokens, by why they were in vain")
 
-    yield figure(f"Generated in vain{of}", note, draw)
+    yield Drawing(f"Generated in vain{of}", note, (draw,))
 
 
 def _stopped(run: Run) -> np.ndarray:
@@ -225,7 +273,7 @@ def _stopped(run: Run) -> np.ndarray:
     return np.where(np.isnan(done), np.maximum(over[run.samples["group"]], run.samples["begun"]), done)
 
 
-def _busy(facts: Facts, run: Run, of: str) -> Plot:
+def busy(facts: Facts, run: Run, of: str) -> Drawing:
     """Samples that run, and groups that are done and wait: for rewards, and for the trainer."""
     samples, groups = run.samples, run.groups
     edges = np.linspace(facts.begin, facts.end, BINS + 1)
@@ -243,15 +291,17 @@ def _busy(facts: Facts, run: Run, of: str) -> Plot:
     most, mean_wait, most_wait = (number(round(float(value))) for value in (running.max(), waiting.mean(), waiting.max()))
     note = f"At most {most} samples run at once; {mean_wait} groups wait for the trainer on average, at most {most_wait}, over a bin."
 
-    def draw(axes: Any, clock: float) -> None:
-        axes[0].stairs(running, edges / clock, color=SERIES[2], fill=True, alpha=0.25)
-        axes[0].stairs(running, edges / clock, color=SERIES[2], baseline=None)
-        axes[0].set_title("samples that run")
-        axes[1].stairs(waiting, edges / clock, color=SERIES[0], baseline=None, label="for the trainer")
-        axes[1].stairs(grading, edges / clock, color=SERIES[1], baseline=None, linestyle="--", label="for rewards")
-        axes[1].set_title("groups that wait", pad=20)
-        axes[1].legend(ncols=2, handlelength=1.8, **LEGEND)
-        for one in axes:
-            one.set_ylim(bottom=0)
+    def under_way(axes: Any, clock: float) -> None:
+        axes.stairs(running, edges / clock, color=SERIES[2], fill=True, alpha=0.25)
+        axes.stairs(running, edges / clock, color=SERIES[2], baseline=None)
+        axes.set_title("samples that run")
+        axes.set_ylim(bottom=0)
 
-    return over_time(f"Samples{of} under way, and groups that wait", note, facts, draw)
+    def held(axes: Any, clock: float) -> None:
+        axes.stairs(waiting, edges / clock, color=SERIES[0], baseline=None, label="for the trainer")
+        axes.stairs(grading, edges / clock, color=SERIES[1], baseline=None, linestyle="--", label="for rewards")
+        axes.set_title("groups that wait", pad=20)
+        axes.legend(ncols=2, handlelength=1.8, **LEGEND)
+        axes.set_ylim(bottom=0)
+
+    return over_time(f"Samples{of} under way, and groups that wait", note, facts, under_way, held)

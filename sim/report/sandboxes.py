@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.report.plots import BINS, LEGEND, Plot, over_time
+from sim.report.plots import BINS, LEGEND, Drawing, Plot, over_time
 from sim.report.section import Panel, Sheet
-from sim.report.svg import SERIES, STYLE
+from sim.report.svg import SERIES
 from sim.report.words import dollars, number, percent, scaled, seconds
 from sim.study.facts import Bins
 from sim.study.metrics import Facts
@@ -69,18 +69,17 @@ def sheets(summary: dict[str, Any]) -> list[Sheet]:
 
 def plots(facts: Facts, summary: dict[str, Any]) -> Iterator[Plot]:
     """Of each pool its sandboxes over time."""
-    from matplotlib import rc_context
+    yield from (one.plot() for one in drawings(facts, summary).values())
 
+
+def drawings(facts: Facts, summary: dict[str, Any]) -> dict[str, Drawing]:
+    """Those of the first `POOLS` pools, by name; none where nothing was asked for."""
     found = summary["sandboxes"] or {}
-    if facts.span <= 0 or not found:
-        return
-    with rc_context(STYLE):
-        for name in list(found)[:POOLS]:
-            if found[name]["asked"]:
-                yield _over_time(facts, name, len(found) > 1)
+    asked = [name for name in list(found)[:POOLS] if found[name]["asked"] and facts.span > 0]
+    return {name: _over_time(facts, name, len(found) > 1) for name in asked}
 
 
-def _over_time(facts: Facts, name: str, several: bool) -> Plot:
+def _over_time(facts: Facts, name: str, several: bool) -> Drawing:
     table, nodes = facts.result.tables["sandboxes"], facts.result.tables["sandbox_nodes"]
     mine, theirs = table["pool"] == table.label("pool", name), nodes["pool"] == nodes.label("pool", name)
     asked, placed, booted, granted, released = (table[key][mine] for key in ("asked", "placed", "booted", "granted", "released"))
@@ -111,26 +110,30 @@ def _over_time(facts: Facts, name: str, several: bool) -> Plot:
 
     waiting, changing = bool(line.max(initial=0.0) > 0.5), bool(np.ptp(nodes["start"][theirs]) or np.ptp(nodes["end"][theirs]))
 
-    def draw(axes: Any, clock: float) -> None:
+    def held(axes: Any, clock: float) -> None:
         times, below = edges / clock, np.zeros(len(edges) - 1)
         for state, (colour, alpha) in LOOKS.items():
             if parts[state].max(initial=0.0) > 0.005 * most:
                 above = below + parts[state]
-                axes[0].stairs(above, times, baseline=below, color=SERIES[colour], fill=True, alpha=alpha, label=state)
+                axes.stairs(above, times, baseline=below, color=SERIES[colour], fill=True, alpha=alpha, label=state)
                 below = above
         if room.max() < 4 * most:
-            axes[0].stairs(room, times, color=SERIES[0], linestyle="--", baseline=None, label="room")
-        axes[0].set_title("sandboxes on nodes", pad=34)
-        axes[0].legend(ncols=3, handlelength=1.2, **LEGEND)
-        if waiting:
-            axes[1].stairs(line, times, color=SERIES[1], fill=True, alpha=0.75)
-            axes[1].set_title("waiting for a place")
-        if changing:
-            _nodes(axes[-1], nodes, theirs, (edges, clock))
-        for one in axes:
-            one.set_ylim(bottom=0)
+            axes.stairs(room, times, color=SERIES[0], linestyle="--", baseline=None, label="room")
+        axes.set_title("sandboxes on nodes", pad=34)
+        axes.legend(ncols=3, handlelength=1.2, **LEGEND)
+        axes.set_ylim(bottom=0)
 
-    return over_time(f"Sandboxes{f' of {name}' if several else ''} over time", note, facts, draw, 1 + waiting + changing)
+    def lined_up(axes: Any, clock: float) -> None:
+        axes.stairs(line, edges / clock, color=SERIES[1], fill=True, alpha=0.75)
+        axes.set_title("waiting for a place")
+        axes.set_ylim(bottom=0)
+
+    def fleet(axes: Any, clock: float) -> None:
+        _nodes(axes, nodes, theirs, (edges, clock))
+        axes.set_ylim(bottom=0)
+
+    draws = [held, *([lined_up] if waiting else []), *([fleet] if changing else [])]
+    return over_time(f"Sandboxes{f' of {name}' if several else ''} over time", note, facts, *draws)
 
 
 def _nodes(axes: Any, nodes: Any, theirs: np.ndarray, when: tuple[np.ndarray, float]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.report.plots import BINS, LEGEND, Plot, over_time
+from sim.report.plots import BINS, LEGEND, Drawing, Plot, over_time
 from sim.report.section import Panel, Sheet
 from sim.report.svg import CARD, INK, SERIES, STYLE, svg
 from sim.report.words import number, percent, scaled, seconds
@@ -109,8 +109,13 @@ def plots(facts: Facts, summary: dict[str, Any]) -> Iterator[Plot]:
         for what, parts in _bars(summary):
             if sum(value for *_, value in parts):
                 yield _bar(what, parts)
-        for name, owner in lenders(facts.result.scenario.cluster).items() if facts.span > 0 else ():
-            yield _turns(facts, name, owner.name)
+    yield from (one.plot() for one in turns(facts).values())
+
+
+def turns(facts: Facts) -> dict[str, Drawing]:
+    """Who had the GPUs that were lent, by the name of the borrower."""
+    every = lenders(facts.result.scenario.cluster) if facts.span > 0 else {}
+    return {name: _turns(facts, name, owner.name) for name, owner in every.items()}
 
 
 def _bar(what: str, parts: list[tuple[str, str, float, float]]) -> Plot:
@@ -139,7 +144,7 @@ def _bar(what: str, parts: list[tuple[str, str, float, float]]) -> Plot:
     return Plot(title, note, svg(drawn, title, f"{title}. {note}"))
 
 
-def _turns(facts: Facts, borrower: str, owner: str) -> Plot:
+def _turns(facts: Facts, borrower: str, owner: str) -> Drawing:
     """GPUs of replicas that serve, the owner's and the borrower's, and those between the two."""
     edges, table, replicas = np.linspace(facts.begin, facts.end, BINS + 1), facts.result.tables["lendings"], facts.replicas
     end, ready = replicas["end"].copy(), np.where(np.isnan(replicas["ready"]), replicas["end"], replicas["ready"])
@@ -158,10 +163,10 @@ def _turns(facts: Facts, borrower: str, owner: str) -> Plot:
         for words, values, colour, alpha in (
             (owner, serving[0], SERIES[0], 0.75), ("changing hands", between, SERIES[4], 0.75), (borrower, serving[1], SERIES[2], 0.75),
         ):  # fmt: skip
-            axes[0].stairs(below + values, times, baseline=below, color=colour, alpha=alpha, fill=True, label=words.lstrip("_"))
+            axes.stairs(below + values, times, baseline=below, color=colour, alpha=alpha, fill=True, label=words.lstrip("_"))
             below = below + values
-        axes[0].set_title("GPUs", pad=20)
-        axes[0].set_ylim(bottom=0)
-        axes[0].legend(ncols=3, handlelength=1.2, **LEGEND)
+        axes.set_title("GPUs", pad=20)
+        axes.set_ylim(bottom=0)
+        axes.legend(ncols=3, handlelength=1.2, **LEGEND)
 
-    return over_time(f"Who had the GPUs of {owner}", note, facts, draw, rows=1)
+    return over_time(f"Who had the GPUs of {owner}", note, facts, draw)

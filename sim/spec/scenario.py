@@ -223,4 +223,9 @@ class Scenario(Spec):
         # Where a scenario was written, kept in `_places` for late errors, is not part of what it says.
         return isinstance(other, Scenario) and self.model_dump() == other.model_dump()
 
+    def _repr_html_(self) -> str:
+        from sim.spec.display import html
+
+        return html(self)
+
     __hash__ = None  # type: ignore[assignment]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +14,14 @@ import numpy as np
 import pandas as pd
 
 import sim
+from sim.core import display
 from sim.core.errors import BadInput
 from sim.spec.load import dump
 from sim.study.change import Change
 from sim.study.figures import known, main
 from sim.study.interval import LEVEL, Interval, apart, holm, p_value, student, welch
 from sim.study.replications import Replications
+from sim.study.saved import mapping_of, rows_of
 from sim.study.validate.store import program
 from sim.study.waterfall import Waterfall
 
@@ -117,10 +118,9 @@ class Comparison:
         return pd.DataFrame(rows, columns=columns)
 
     def _repr_html_(self) -> str:
-        keys = ((label, "; ".join(map(str, some)) or "the same scenario") for label, some in self.changes.items())
-        said = "".join(f"<p>{escape(label)}: {escape(what)}</p>" for label, what in keys)
-        lines = "".join(f"<p>{escape(line)}</p>" for line in self.remarks)
-        return f"{said}{self.table.to_html(float_format='{:.4g}'.format, index=False)}{lines}"
+        keys = [f"{label}: {'; '.join(map(str, some)) or 'the same scenario'}" for label, some in self.changes.items()]
+        table = display.table(list(self.table), self.table.astype(object).to_numpy().tolist())
+        return display.shown("comparison with", next(iter(self.runs)), display.listed(keys), table, *map(display.said, self.remarks))
 
     def save(self, folder: Path) -> None:
         """Write comparison.json and comparison.parquet into a folder that is there, each whole or not at all."""
@@ -167,11 +167,7 @@ def _waterfall(one: Waterfall) -> dict[str, Any]:
 
 def read(folder: Path) -> dict[str, Any]:
     """The report of a comparison that was saved. Raises BadInput when the folder holds none, or not a whole one of this version."""
-    try:
-        said: dict[str, Any] = json.loads((folder / SAVED).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{folder} holds no comparison: {error}") from error
-    lacking = [name for name in KEYS if name not in said]
-    if lacking:
-        raise BadInput(f"{folder / SAVED} lacks {', '.join(lacking)}: it is not finished, or of another version; compare again")
+    said = mapping_of(folder / SAVED, "finished comparison", "compare again", KEYS)
+    for name in ("scenarios", "changes", "differences", "waterfalls"):
+        rows_of(said, name, folder / SAVED)
     return said

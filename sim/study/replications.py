@@ -10,18 +10,19 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import sim
-from sim.core.errors import BadInput
+from sim.core import display
+from sim.core.errors import BadInput, Problem
 from sim.spec.load import dump, load
 from sim.spec.scenario import Scenario
 from sim.study.figures import findings, known, main
 from sim.study.interval import BATCHES, LEVEL, REPLICATIONS, Interval, around, share, student
+from sim.study.saved import mapping_of
 from sim.study.validate.store import program
 from sim.study.window import MSER, Warmup
 
@@ -106,8 +107,9 @@ class Replications:
         return f"{seeds}{left}; {LEVEL:.0%} intervals (Student's t)."
 
     def _repr_html_(self) -> str:
-        table = self.main().to_html(float_format="{:.4g}".format)
-        return f"<p>{escape(self.words)}</p>{table}" + "".join(f"<p>{escape(line)}</p>" for line in self.remarks)
+        rows = self.main().reset_index()
+        table = display.table(list(rows), rows.to_numpy().tolist())
+        return display.shown("replications", self.scenario.name, display.said(self.words), table, *map(display.said, self.remarks))
 
     def report(self) -> dict[str, Any]:
         """What `replications.json` holds: intervals of every figure and what they are of."""
@@ -149,15 +151,15 @@ def saved(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """What replications.json says, and the rows. Raises BadInput when they cannot be read."""
     if not (folder / SAVED).is_file():
         raise BadInput(f"{folder} holds no replications: {SAVED} is missing; a folder of `burstsim run --replications N -o` is wanted")
+    again = "run the scenario again with --force"
+    said = mapping_of(folder / SAVED, "replications", again, KEYS)
     try:
-        said: dict[str, Any] = json.loads((folder / SAVED).read_text("utf-8"))
-        lacking = [name for name in KEYS if name not in said]
         table = pd.read_parquet(folder / TABLE)
-        lacking += [name for name in ABOUT if name not in table.columns]
+        lacking = [name for name in ABOUT if name not in table.columns]
         if lacking or len(table) != said["n"]:
             raise ValueError(f"it lacks {', '.join(lacking)}" if lacking else f"{len(table)} rows in place of {said['n']}")
-    except (OSError, ValueError, TypeError) as error:  # pyarrow's errors are ValueErrors
-        raise BadInput(f"{folder} holds damaged replications: {error}; run the scenario again with --force") from error
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        raise BadInput([Problem(f"holds damaged replications: {error}; {again}", file=str(folder / TABLE))]) from error
     return said, table
 
 

@@ -1,4 +1,9 @@
-"""What a run leaves behind: the scenario, tables of facts, and remarks about the run itself. Saved whole or not at all."""
+"""What a run leaves behind: the scenario, tables of facts, and remarks about the run itself. Saved whole or not at all.
+
+How a result looks, drawn or in a notebook, is known to `report`, a room above this one. `Result.plot` and `_repr_html_` find it by the name
+that the package `sim` has for it, which alone knows all rooms: nothing here depends on a drawing, and matplotlib is imported when one is
+asked for, as the accessors of pandas have it.
+"""
 from __future__ import annotations
 
 import contextlib
@@ -9,16 +14,22 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sim.core.errors import BadInput
+import sim
+from sim.core.errors import BadInput, Problem
 from sim.core.record import Table
 from sim.core.tables import TABLES
 from sim.core.tables import tables as empty
 from sim.spec.scenario import Scenario
+from sim.study.saved import check_version
 from sim.study.timeline.sizes import EVENTS, REQUESTS, Sizes
 
+if TYPE_CHECKING:
+    from sim import RunPlots
+
 ALWAYS = ("requests", "stretches", "replicas")  # further tables are saved when they have rows
+LISTS = ("tables", "remarks", "pools")
 META = ("tables", "version", "seed", "digest", "sim_s", "cpu_s", "events", "arrived", "arrivals_end", "closed_loop", "remarks", "pools")
 
 
@@ -46,6 +57,16 @@ class Result:
 
         frame = self.tables["requests"].to_pandas().assign(**request_columns(self.tables["requests"]))
         return frame.sort_values("request", ignore_index=True)
+
+    @functools.cached_property
+    def plot(self) -> RunPlots:
+        """Drawings with matplotlib: `result.plot()` is an overview, `result.plot.latency()` one of those that `dir(result.plot)` lists;
+        each takes `axes` and returns the Axes. Raises BadInput where the run has no data for one.
+        """
+        return sim.RunPlots(self)
+
+    def _repr_html_(self) -> str:
+        return sim.result_html(self)
 
     def save(
         self, folder: str | Path, force: bool = False, pages: Mapping[str, Callable[[Result], str]] | None = None,
@@ -107,14 +128,20 @@ class Result:
         from sim.spec.load import load
 
         folder = Path(folder)
-        if not (folder / "meta.json").is_file():
-            raise BadInput(f"{folder} holds no result: meta.json is missing; a folder written by `burstsim run -o` is wanted")
+        path = folder / "meta.json"
         try:
-            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            if not path.is_file():
+                lacking = "it is a file" if folder.is_file() else "meta.json is missing"
+                raise BadInput(f"{folder} holds no result: {lacking}; a folder written by `burstsim run -o` is wanted")
+            meta = json.loads(path.read_text(encoding="utf-8"))
+            check_version(meta.get("version") if isinstance(meta, dict) else None, path)
             # Beside the tables of the run may lie those of studies over several runs.
-            tables = {path.stem: Table.open(path) for path in sorted(folder.glob("*.parquet")) if path.stem in TABLES}
-        except (OSError, ValueError) as error:
-            raise BadInput(f"{folder} holds a damaged result: {error}") from error
+            tables = {}
+            for path in [one for one in sorted(folder.glob("*.parquet")) if one.stem in TABLES]:
+                tables[path.stem] = Table.open(path)
+        except (OSError, ValueError) as error:  # most of pyarrow's errors are ValueErrors
+            why = error.strerror or error if isinstance(error, OSError) else error
+            raise BadInput([Problem(f"is of a damaged result: {why}; run its scenario again", file=str(path))]) from error
         lacking = list(_lacking(tables, meta))
         if lacking:
             shown = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
@@ -127,6 +154,8 @@ class Result:
 def _lacking(tables: Mapping[str, Table], meta: Any) -> Iterator[str]:
     """What a result needs and this one has not: keys of meta.json, tables, columns."""
     missing = [key for key in META if not isinstance(meta, dict) or key not in meta]
+    missing = missing or [f"lists as {key}" for key in LISTS if not isinstance(meta[key], list)]
+    missing = missing or ["figures of each pool"] * (not all(isinstance(pool, dict) for pool in meta["pools"]))
     if missing:
         yield from (f"{key} of meta.json" for key in missing)
         return

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from sim.core import display
 from sim.core.errors import BadInput, did_you_mean
 from sim.spec import load
 from sim.spec.scenario import Scenario
@@ -83,7 +83,8 @@ class Sweep:
     def _repr_html_(self) -> str:
         failed = f", {self.failed} without figures" if self.failed else ""
         said = f"{len(self.rows)} of {self.wanted} runs of {self.scenario.name}{failed}"
-        return f"<p>{escape(said)}.</p>{self.means(main(self.figures)).to_html(max_rows=50, float_format='{:.4g}'.format)}"
+        means = self.means(main(self.figures)).reset_index()
+        return display.shown("sweep", self.scenario.name, display.said(f"{said}."), display.table(list(means), means.to_numpy().tolist()))
 
 
 def read(folder: Path) -> Sweep:
