@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,11 @@ import numpy as np
 import pandas as pd
 
 from sim.core.errors import BadInput
+from sim.report import folder as beside
+from sim.report.plots import Plot
+from sim.report.section import Card
 from sim.report.svg import GRID, INK, SERIES, STYLE, svg
+from sim.report.template import fill
 from sim.report.words import number, percent, seconds
 from sim.spec.hardware import gpu, gpu_names
 from sim.study.validate import Summary
@@ -23,6 +26,10 @@ from sim.study.validate import Summary
 FAMILIES = (
     ("TTFT, ms", "ttft"), ("TPOT, ms", "tpot"), ("ITL, ms", "itl"), ("E2E, ms", "e2e"), ("Output tokens per second", "output_tok_s"),
 )  # fmt: skip
+FOOTER = (
+    "TTFT: time to first token. TPOT: time per output token. ITL: inter-token latency. E2E: end to end. Bias: median of predicted / "
+    "measured - 1."
+)
 BAND = 0.1
 MARKERS = ("o", "s", "^", "D", "v")
 STATS = ("n", "median_ape", "mape", "p90", "bias")
@@ -49,15 +56,14 @@ def save(summary: Summary, folder: Path) -> None:
 
 
 def page(summary: Summary) -> str:
-    """One page that needs nothing else: no script, no network, the plots inline."""
-    from jinja2 import Environment, StrictUndefined
-
-    room = files("sim.report")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return template.from_string(room.joinpath("accuracy.html").read_text("utf-8")).render(
-        css=room.joinpath("page.css").read_text("utf-8"), figures=summary.figures, cards=_cards(summary), plots=_plots(summary.errors),
-        tables=tables(summary),
-    )  # fmt: skip
+    """One page that needs nothing else: no network, the plots and the script inline."""
+    files = beside.of_accuracy(
+        errors=len(summary.errors), held_out=len(summary.held), requests=len(summary.requests), could_not=len(summary.could_not)
+    )
+    return fill(
+        "accuracy", figures=summary.figures, cards=_cards(summary), plots=_plots(summary.errors), tables=tables(summary), footer=FOOTER,
+        files=files,
+    )
 
 
 def markdown(summary: Summary) -> str:
@@ -170,15 +176,15 @@ def markdown_rows(table: Table) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells]
 
 
-def _cards(summary: Summary) -> list[dict[str, str]]:
-    cards: list[dict[str, str]] = []
+def _cards(summary: Summary) -> list[Card]:
+    cards: list[Card] = []
     for title, family in FAMILIES:
         part = _family(summary.errors, family)
         if len(part):
             more = f"median error, {len(part):,} runs; mean {percent(float(part['ape'].mean()))}"
-            cards.append({"name": title.split(",")[0], "value": percent(float(part["ape"].median())), "more": more})
+            cards.append(Card(title.split(",")[0], percent(float(part["ape"].median())), more))
     met = sum(goal["met"] for goal in summary.goals)
-    return [*cards, {"name": "Goals met", "value": f"{met} of {len(summary.goals)}", "more": f"{number(summary.cpu_s)} CPU-seconds"}]
+    return [*cards, Card("Goals met", f"{met} of {len(summary.goals)}", f"{number(summary.cpu_s)} CPU-seconds")]
 
 
 def _family(errors: pd.DataFrame, family: str) -> pd.DataFrame:
@@ -189,28 +195,42 @@ def _family(errors: pd.DataFrame, family: str) -> pd.DataFrame:
     return part.sort_values("metric").drop_duplicates("run_id")
 
 
-def _plots(errors: pd.DataFrame) -> list[dict[str, str]]:
+def _plots(errors: pd.DataFrame) -> list[Plot]:
     import matplotlib
 
     matplotlib.use("Agg")
-    drawn: list[dict[str, str]] = []
+    drawn: list[Plot] = []
     for title, family in FAMILIES:
         part = _family(errors, family)
         if len(part):
             note = f"{len(part):,} runs, median error {percent(float(part['ape'].median()))}; the band is 10% about the diagonal."
-            drawn.append({"title": title, "note": note, "svg": _scatter(part, "source", family)})
+            drawn.append(Plot(title, note, _scatter(part, "source", family)))
     for by in ("gpu", "engine"):
         for title, family in FAMILIES[:2]:
             part = _family(errors, family)
             if len(part[by].unique()) > 1:
                 name = "GPU" if by == "gpu" else by
-                drawn.append({"title": f"{title}, by {name}", "note": f"The same runs by {name}.", "svg": _scatter(part, by, family)})
+                drawn.append(Plot(f"{title}, by {name}", f"The same runs by {name}.", _scatter(part, by, family)))
     return drawn
+
+
+def square(axis: Any, ends: Sequence[float]) -> None:
+    """The same logarithmic scale from end to end on both sides, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    axis.set_box_aspect(1)
+    # Less than two decades have too few powers of ten to read a scale from.
+    spans = ((4, (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)), (100, (1, 2, 5)))
+    subs = next((subs for span, subs in spans if ends[1] < span * ends[0]), (1,))
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_locator(LogLocator(subs=subs, numticks=12))
+        side.set_minor_locator(NullLocator())
+        side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def _scatter(part: pd.DataFrame, by: str, salt: str) -> str:
     from matplotlib import pyplot
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     look: Any = STYLE
     groups = part[by].str.split("/").str[0] if by == "source" else part[by]
@@ -226,13 +246,8 @@ def _scatter(part: pd.DataFrame, by: str, salt: str) -> str:
             some = part[(groups == name) if place < len(SERIES) - 1 else ~groups.isin(order[:place])]
             style: dict[str, Any] = {"s": 9, "alpha": 0.55, "linewidths": 0, "color": SERIES[place], "marker": MARKERS[place]}
             axis.scatter(some["measured"], some["predicted"], label=f"{name} {percent(float(some['ape'].median()))}", **style)
-        axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="measured", ylabel="predicted")
-        axis.set_box_aspect(1)
-        for side in (axis.xaxis, axis.yaxis):
-            # Less than two decades have too few powers of ten to read a scale from.
-            side.set_major_locator(LogLocator(subs=(1, 2, 5) if ends[1] < 100 * ends[0] else (1,), numticks=12))
-            side.set_minor_locator(NullLocator())
-            side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axis.set(xlabel="measured", ylabel="predicted")
+        square(axis, ends)
         axis.legend(loc="upper left", fontsize=8, markerscale=2, handletextpad=0.2)
         text = svg(figure, f"{salt}-{by}", f"predicted against measured, {len(part)} runs by {by}")
         pyplot.close(figure)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from sim.core.errors import BadInput
-from sim.report.accuracy import BAND, MARKERS, Table, markdown_rows
+from sim.report import folder as beside
+from sim.report.accuracy import BAND, MARKERS, Table, markdown_rows, square
+from sim.report.plots import Plot
+from sim.report.section import Card
 from sim.report.svg import GRID, INK, SERIES, STYLE, svg
+from sim.report.template import fill
 from sim.report.words import number, percent
 from sim.study.validate.rl import RlSummary
 from sim.study.validate.rl_plan import Plan
@@ -37,15 +40,11 @@ def save(summary: RlSummary, folder: Path) -> None:
 
 
 def page(summary: RlSummary) -> str:
-    """One page that needs nothing else: no script, no network, the plot inline."""
-    from jinja2 import Environment, StrictUndefined
-
-    room = files("sim.report")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return template.from_string(room.joinpath("accuracy.html").read_text("utf-8")).render(
-        css=room.joinpath("page.css").read_text("utf-8"), figures=summary.figures, cards=_cards(summary), plots=_plots(summary),
-        tables=tables(summary), footer=FOOTER,
-    )  # fmt: skip
+    """One page that needs nothing else: no network, the plot and the script inline."""
+    return fill(
+        "accuracy", figures=summary.figures, cards=_cards(summary), plots=_plots(summary), tables=tables(summary), footer=FOOTER,
+        files=beside.of_accuracy(errors=len(summary.errors), could_not=len(summary.could_not)),
+    )
 
 
 def markdown(summary: RlSummary) -> str:
@@ -160,19 +159,19 @@ def _assumed(plans: Sequence[Plan]) -> list[tuple[str, ...]]:
     return [(*said, "all" if len(names) == many else ", ".join(names)) for said, names in sorted(found.items())]
 
 
-def _cards(summary: RlSummary) -> list[dict[str, str]]:
+def _cards(summary: RlSummary) -> list[Card]:
     cards = []
     for metric in SHOWN:
         part = summary.errors[summary.errors["metric"] == metric]
         if len(part):
             more = f"median error, {len(part)} runs; mean {percent(float(part['ape'].mean()))}"
-            cards.append({"name": metric, "value": percent(float(part["ape"].median())), "more": more})
+            cards.append(Card(metric, percent(float(part["ape"].median())), more))
     met = sum(one["met"] for one in summary.goals)
     cpu = number(summary.figures["cpu_s"])
-    return [*cards, {"name": "Goals met", "value": f"{met} of {len(summary.goals)}", "more": f"{cpu} CPU-seconds"}]
+    return [*cards, Card("Goals met", f"{met} of {len(summary.goals)}", f"{cpu} CPU-seconds")]
 
 
-def _plots(summary: RlSummary) -> list[dict[str, str]]:
+def _plots(summary: RlSummary) -> list[Plot]:
     """Steps simulated over steps published, by framework."""
     import matplotlib
 
@@ -193,8 +192,9 @@ def _plots(summary: RlSummary) -> list[dict[str, str]]:
             some = part[[one == name for one in who]]
             style: dict[str, Any] = {"s": 18, "alpha": 0.8, "color": SERIES[place % len(SERIES)], "marker": MARKERS[place % len(MARKERS)]}
             axis.scatter(some["measured"], some["predicted"], label=name, linewidths=0, **style)
-        axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="published, s", ylabel="simulated, s")
+        axis.set(xlabel="published, s", ylabel="simulated, s")
+        square(axis, ends)
         axis.legend(loc="upper left", fontsize=8)
         text = svg(figure, "rl-step", f"simulated against published step of {len(part)} runs")
         pyplot.close(figure)
-    return [{"title": "Seconds of a step", "note": "The band is 10% about the diagonal.", "svg": text}]
+    return [Plot("Seconds of a step", "The band is 10% about the diagonal.", text)]

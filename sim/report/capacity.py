@@ -5,6 +5,7 @@ import math
 
 from sim.report.decision import Card, Grid, Page, Part, columns
 from sim.report.decision import render as page
+from sim.report.folder import of_points
 from sim.report.plots import Plot
 from sim.report.svg import INK, SERIES, STYLE, svg
 from sim.report.words import dollars, number, percent, seconds
@@ -24,6 +25,7 @@ def render(found: Capacity) -> str:
     shown = Page(
         "a capacity", found.scenario.name, found.scenario.description, mark, word, answer(found), _said(found), _cards(found), parts,
         dump(found.scenario), "Load: times the traffic of the scenario.",
+        of_points("capacity", len(found.rows), "A row for each load around the knee, with its figures over replications."),
     )  # fmt: skip
     return page(shown)
 

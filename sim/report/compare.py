@@ -5,13 +5,14 @@ Both are written from what `comparison.json` holds, so that a page can be writte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
+from sim.report import folder
 from sim.report.intervals import shown
 from sim.report.plots import Plot
 from sim.report.section import Sheet
 from sim.report.svg import SERIES, STYLE, svg
+from sim.report.template import fill
 from sim.report.words import DASH, percent
 
 SAME = "the same scenario"
@@ -21,13 +22,10 @@ Said = Mapping[str, Any]
 
 def render(said: Said) -> str:
     """The page."""
-    from jinja2 import Environment, StrictUndefined
-
-    room = files("sim.report")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(room.joinpath("compare.html").read_text("utf-8")).render(
-        css=room.joinpath("page.css").read_text("utf-8"), version=said["version"], scenarios=said["scenarios"], said=sentences(said),
-        remarks=[*_audits(said), *said["remarks"]], plots=plots(said), sheets=sheets(said), falls=falls(said), changes=said["changes"],
+    return fill(
+        "compare", version=said["version"], scenarios=said["scenarios"], said=sentences(said), remarks=[*_audits(said), *said["remarks"]],
+        plots=plots(said), sheets=[*sheets(said), *falls(said)], changes=said["changes"],
+        files=folder.of_comparison(len(said["differences"])),
     )  # fmt: skip
 
 
@@ -154,7 +152,11 @@ def _fall(one: Said) -> Plot:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
+    # Bars would hold the axis to their ends, and no room be left for the figures beside them.
+    axes.use_sticky_edges = False
     axes.margins(x=0.2)
+    axes.set_xlim(left=min(0.0, axes.dataLim.x0))
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="y", visible=False)
     return Plot(title, note, svg(figure, title, f"{title}. {note}"))
 

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
+from sim.report import folder
 from sim.report.plots import DASHES, Plot
 from sim.report.svg import SERIES, STYLE, svg
+from sim.report.template import fill
 from sim.report.words import DASH, dollars, number, seconds
 from sim.spec.load import dump
 from sim.study.speed_cost import NOTHING, Sweep
@@ -17,14 +18,14 @@ PER_ROW = 3  # names of layouts side by side in a legend
 
 def render(found: Sweep) -> str:
     """The page."""
-    from jinja2 import Environment, StrictUndefined
-
-    room, rows = files("sim.report"), found.rows
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(room.joinpath("curve.html").read_text("utf-8")).render(
-        css=room.joinpath("page.css").read_text("utf-8"), name=found.scenario.name, description=found.scenario.description,
-        done=len(rows), wanted=found.wanted, heads=heads(rows), rows=[(row, cells(row, rows)) for row in rows], said=sentences(rows),
-        plots=plots(rows), scenario=dump(found.scenario),
+    rows = found.rows
+    # Whether a point is on the frontier comes last, for the first cell of a row is its head.
+    told = [cells(row, rows) for row in rows]
+    return fill(
+        "curve", name=found.scenario.name, description=found.scenario.description, done=len(rows), wanted=found.wanted,
+        heads=[*heads(rows)[1:], "frontier"], rows=[[*line[1:], line[0]] for line in told], said=sentences(rows), plots=plots(rows),
+        best=[place for place, row in enumerate(rows) if row["frontier"]], scenario=dump(found.scenario),
+        files=folder.of_points("curve", len(rows), "A row for each point, with every figure of it."),
     )  # fmt: skip
 
 

@@ -2,18 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import NamedTuple
 
+from sim.report.folder import File
 from sim.report.plots import Plot
-
-
-class Card(NamedTuple):
-    """One figure of the answer."""
-
-    title: str
-    value: str
-    note: str = ""
+from sim.report.section import Card
+from sim.report.template import fill
 
 
 class Grid(NamedTuple):
@@ -41,7 +35,9 @@ class Part(NamedTuple):
 
 
 class Page(NamedTuple):
-    """`kind` of study; `word` and `lead` are the answer, `mark` one of stable, backlogged and overloaded, for its colour."""
+    """`kind` of study; `word` and `lead` are the answer, `mark` one of stable, backlogged and overloaded, for its colour; `files` are those
+    beside the page.
+    """
 
     kind: str
     name: str
@@ -54,17 +50,12 @@ class Page(NamedTuple):
     parts: Sequence[Part]
     scenario: str
     foot: str = ""
+    files: Sequence[File] = ()
 
 
 def render(page: Page) -> str:
     """The page as HTML, one file."""
-    from jinja2 import Environment, StrictUndefined
-
-    room = files("sim.report")
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return made.from_string(room.joinpath("decision.html").read_text("utf-8")).render(
-        css=room.joinpath("page.css").read_text("utf-8"), **page._asdict()
-    )
+    return fill("decision", **page._asdict())
 
 
 def columns(grid: Grid) -> list[str]:

@@ -2,33 +2,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
-from sim.report import rl_ladder
+from sim.report import folder, rl_ladder
 from sim.report.plots import Plot
 from sim.report.svg import SERIES, STYLE, svg
+from sim.report.template import fill
 from sim.report.words import DASH, dollars, number, percent, seconds
 from sim.spec.load import dump
 from sim.study.ladder import Ladder
 
+HEADS = ("Step", "GPUs needed", "Tokens/s per GPU", "$ per Mtok", "Throughput", "Cheaper", "GPUs", "Tokens/s", "TTFT p95", "TPOT p95",
+         "KV waste", "Spread")  # fmt: skip
+GROUPS = (("", 1), ("Smallest fleet within the service levels", 5), ("Fleet as written", 6))
+PICKS = ("needed", "rate", "price", "throughput", "cost", "gpus", "tokens", "ttft", "tpot", "waste", "spread")
 SAME = 0.02  # factors so near to 1 are called no difference
 
 
 def render(ladder: Ladder) -> str:
     """The page; it links to the page of each step in the folders beside it."""
-    from jinja2 import Environment, StrictUndefined
-
-    room, rows = files("sim.report"), ladder.rows
+    rows = ladder.rows
     trained = rl_ladder.learned(rows)
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     kept = [row for row in rows if row["kept"]]
-    return page.from_string(room.joinpath("ladder.html").read_text("utf-8")).render(
-        css=room.joinpath("page.css").read_text("utf-8"), name=ladder.scenario.name, description=ladder.scenario.description,
-        done=len(rows), wanted=ladder.wanted, rows=[cells(row) for row in rows], said=[(row, sentence(row, rows)) for row in rows],
+    told = trained.rows if trained else [[one["label"], *(one[pick] for pick in PICKS)] for one in map(cells, rows)]
+    return fill(
+        "ladder", name=ladder.scenario.name, description=ladder.scenario.description, done=len(rows), wanted=ladder.wanted,
+        heads=rl_ladder.HEADS if trained else HEADS, groups=() if trained else GROUPS,
+        rows=[[f"{place}. {line[0]}", *line[1:]] for place, line in enumerate(told, 1)],
+        links=[f"{row['folder']}/report.html" for row in rows], said=[(row, sentence(row, rows)) for row in rows],
         whole="" if trained else whole(kept), plots=trained.plots if trained else plots(rows), most=ladder.most, trained=trained,
-        heads=rl_ladder.HEADS, beside=rl_ladder.BESIDE, folders=[row["folder"] for row in rows], limits=_limits(ladder),
-        scenario=dump(ladder.scenario),
+        beside=rl_ladder.BESIDE, limits=_limits(ladder), scenario=dump(ladder.scenario), files=folder.of_ladder(rows),
     )  # fmt: skip
 
 

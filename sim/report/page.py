@@ -1,18 +1,20 @@
-"""A result as one HTML page that needs nothing else: no script, no network, the plots inline. The same result gives the same page."""
+"""A result as one HTML page that needs nothing else: no network, the plots and the script inline. The same result gives the same page."""
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 
 from sim.core.errors import BadInput
 from sim.report import agents, callers, economics, fleet, links, rl, rl_plots, sandboxes, services, sharing, training
+from sim.report.answer import answer
+from sim.report.folder import of_run
 from sim.report.plots import Plot
-from sim.report.section import Sheet
+from sim.report.section import Card, Mark, Sheet
+from sim.report.template import fill
 from sim.report.text import WHY
 from sim.report.words import DASH, dollars, figure, number, percent, scaled, seconds, together
 from sim.spec.hardware import KINDS
@@ -21,6 +23,7 @@ from sim.study.result import Result
 
 LATENCIES = (("ttft_s", "TTFT"), ("tpot_s", "TPOT"), ("itl_s", "ITL"), ("e2e_s", "E2E"), ("queue_s", "Queueing"))
 PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
+POOL = ("Pool", "Model", "GPUs", "Price", "KV cache", "Kernel times", "Weakest figure")
 KIND_MARKS = {"measured": "good", "fitted": "good", "datasheet": "none", "judgement": "warn"}
 CHECKS = {
     "I1": "Every request ends once", "I2": "KV blocks are conserved", "I3": "Time runs forwards", "I4": "No idle engine with work",
@@ -36,21 +39,19 @@ def render(result: Result, sure: Sheet | None = None) -> str:
     """The page, with a table of how sure the figures are where one is given (`sim/report/intervals.py`). Raises nothing of its own:
     figures a run does not have are left out.
     """
-    from jinja2 import Environment, StrictUndefined
-
     from sim.spec.load import dump
 
     summary, pools, facts = result.summary, result.meta["pools"], Facts(result)
-    room = files("sim.report")
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return page.from_string(room.joinpath("page.html").read_text("utf-8")).render(
-        name=result.scenario.name, description=result.scenario.description, setting=_setting(result), verdict=summary["verdict"],
-        summary=summary, css=room.joinpath("page.css").read_text("utf-8"), cards=_cards(summary), warnings=_warnings(result),
-        slo_mark=_slo_mark(summary["slo"]), limits=_limits(summary["slo"]), plots=_plots(facts, summary), percentiles=PERCENTILES,
-        why=summary["why"], drawing=_drawing(result),
-        latency=_latency(summary), panels=_panels(summary), pools=[_pool(pool) for pool in pools], gpus=_origins_of(result.meta),
+    latency = _latency(summary)
+    return fill(
+        "page", name=result.scenario.name, description=result.scenario.description, setting=_setting(result), verdict=summary["verdict"],
+        answer=answer(summary), summary=summary, cards=cards(summary), warnings=warnings(result), slo_mark=_slo_mark(summary["slo"]),
+        limits=_limits(summary["slo"]), plots=_plots(facts, summary), latency_heads=("Measure", *PERCENTILES), drawing=_drawing(result),
+        latency=list(latency.values()), latency_docs=[METRICS[key].doc for key in latency], panels=_panels(summary), pool_heads=POOL,
+        pools=[_pool(pool) for pool in pools], extrapolated=_extrapolated(summary), gpus=_origins_of(result.meta),
         audit=_audit(summary["audit"]), audit_mark=_audit_mark(summary["audit"]), run=_run(result), scenario=dump(result.scenario),
-        metrics=METRICS.values(), sheets=_sheets(facts, summary), sure=sure,
+        metrics=[(metric.name, metric.unit, metric.doc) for metric in METRICS.values()], sheets=_sheets(facts, summary), sure=sure,
+        files=of_run(result, sure is not None),
     )  # fmt: skip
 
 
@@ -108,31 +109,27 @@ def _layout(pool: dict[str, Any]) -> str:
     return f"{replicas * gpus:,} × {pool['gpu']} ({replicas:,} replica{'s' * (replicas != 1)} of {gpus})"
 
 
-def _card(name: str, value: str, more: str) -> dict[str, str]:
-    return {"name": name, "value": value, "more": more}
-
-
-def _cards(summary: dict[str, Any]) -> list[dict[str, str]]:
+def cards(summary: dict[str, Any]) -> list[Card]:
     """The key figures; what they are worth in an overload is said on them."""
     rates, gpu, slo, requests = summary["throughput"], summary["gpu"], summary["slo"], summary["requests"]
-    cards = [
-        *(_card(*card) for card in (*rl.cards(summary), *agents.cards(summary), *training.cards(summary), *sharing.cards(summary))),
-        _card("Output tokens per second", number(rates["output_tokens_per_s"]), f"{number(rates['output_tokens_per_s_per_gpu'])} per GPU"),
-        _card("Requests per second", number(rates["requests_per_s"]), f"{requests['completed']:,} of {requests['arrived']:,} completed"),
+    found = [
+        *(Card(*card) for card in (*rl.cards(summary), *agents.cards(summary), *training.cards(summary), *sharing.cards(summary))),
+        Card("Output tokens per second", number(rates["output_tokens_per_s"]), f"{number(rates['output_tokens_per_s_per_gpu'])} per GPU"),
+        Card("Requests per second", number(rates["requests_per_s"]), f"{requests['completed']:,} of {requests['arrived']:,} completed"),
     ]
     for key, name in (("ttft_s", "TTFT, median"), ("tpot_s", "TPOT, median"), ("e2e_s", "E2E, median")):
         spread = summary[key] or {}
-        cards.append(_card(name, seconds(spread.get("p50")), f"p99 {seconds(spread.get('p99'))}"))
+        found.append(Card(name, seconds(spread.get("p50")), f"p99 {seconds(spread.get('p99'))}"))
     if slo["attainment"] is not None:
         goodput = f"wanted {percent(slo['target'])}; goodput {number(slo['goodput_requests_per_s'])}/s"
-        cards.append(_card("Within service levels", percent(slo["attainment"]), goodput))
+        found.append(Card("Within service levels", percent(slo["attainment"]), goodput))
     kv = summary["kv"]
-    cards += [
-        _card(_whose(summary), percent(gpu["busy_fraction"]), f"{_gpus(summary)}; {_used(summary)}"),
-        _card("KV cache, peak", percent(kv["peak_fraction"]), f"{kv['preemptions']:,} preemptions"),
-        *(_card(*card) for card in economics.cards(summary)),
+    found += [
+        Card(_whose(summary), percent(gpu["busy_fraction"]), f"{_gpus(summary)}; {_used(summary)}"),
+        Card("KV cache, peak", percent(kv["peak_fraction"]), f"{kv['preemptions']:,} preemptions"),
+        *(Card(*card) for card in economics.cards(summary)),
     ]
-    return [card for card in cards if not card["value"].startswith(DASH)]
+    return [card for card in found if not card.value.startswith(DASH)]
 
 
 def _whose(summary: dict[str, Any]) -> str:
@@ -155,7 +152,7 @@ def _gpus(summary: dict[str, Any]) -> str:
     return f"{'at most ' if changes else ''}{count:,} GPU{'s' * (count != 1)}"
 
 
-def _warnings(result: Result) -> list[str]:
+def warnings(result: Result) -> list[str]:
     """What a reader must know before trusting a figure: lost requests, extrapolation, failed checks, the run's own remarks."""
     summary, lines = result.summary, []
     counts = dict(summary["requests"])
@@ -192,32 +189,31 @@ def _reasons(result: Result, status: str) -> str:
     return f" ({text})" if text else ""
 
 
-def _slo_mark(slo: dict[str, Any]) -> tuple[str, str]:
-    return {True: ("good", "met"), False: ("bad", "not met"), None: ("none", "not measured")}[slo["met"]]
+def _slo_mark(slo: dict[str, Any]) -> Mark:
+    return {True: Mark("good", "met"), False: Mark("bad", "not met"), None: Mark("none", "not measured")}[slo["met"]]
 
 
-def _limits(slo: dict[str, Any]) -> list[dict[str, str]]:
-    def row(name: str, asked: str, measured: str, ok: bool | None) -> dict[str, str]:
-        mark, word = {True: ("good", "yes"), False: ("bad", "no"), None: ("none", "–")}[ok]
-        return {"name": name, "asked": asked, "measured": measured, "mark": mark, "word": word}
-
-    rows = []
+def _limits(slo: dict[str, Any]) -> list[tuple[str | Mark, ...]]:
+    """Rows: the limit, what was asked, what was measured, whether it holds."""
+    holds = {True: Mark("good", "yes"), False: Mark("bad", "no"), None: Mark("none", DASH)}
+    rows: list[tuple[str | Mark, ...]] = []
     for limit in slo["limits"]:
         measure, _, percentile = limit["limit"].rpartition("_")
         name = f"{measure.upper().replace('_', ' ')} {percentile}"
-        rows.append(row(name, f"≤ {seconds(limit['limit_s'])}", seconds(limit["measured_s"]), limit["ok"]))
+        rows.append((name, f"≤ {seconds(limit['limit_s'])}", seconds(limit["measured_s"]), holds[limit["ok"]]))
     if slo["target"] is not None:
         reached = None if slo["attainment"] is None else slo["attainment"] >= slo["target"]
-        rows.append(row("Good requests", f"≥ {percent(slo['target'])}", percent(slo["attainment"]), reached))
+        rows.append(("Good requests", f"≥ {percent(slo['target'])}", percent(slo["attainment"]), holds[reached]))
     return rows
 
 
-def _latency(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = []
+def _latency(summary: dict[str, Any]) -> dict[str, list[str]]:
+    """Rows of the table by the key of the summary: the name with its unit, then percentiles."""
+    rows = {}
     for key, name in LATENCIES:
         unit, cells = together([(summary[key] or {}).get(p) for p in PERCENTILES])
         if any(cell != DASH for cell in cells):
-            rows.append({"name": f"{name}, {unit}", "doc": METRICS[key].doc, "cells": cells})
+            rows[key] = [f"{name}, {unit}", *cells]
     return rows
 
 
@@ -258,18 +254,34 @@ def _moved(flows: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"KV moved, {WHY[kind]}", f"{number(flow['bytes'] / 1e9)} GB{wait}"
 
 
-def _pool(pool: dict[str, Any]) -> dict[str, str]:
+def _pool(pool: dict[str, Any]) -> tuple[str | Mark, ...]:
+    """What is assumed of a pool, in the order of POOL."""
     worst = max((row["kind"] for row in pool["provenance"]), key=KINDS.index, default="judgement")
     price = pool["price_per_hour"]
     total = pool["gpus"] * pool["replicas"]
     memory = pool["memory"]
     cache = pool["kv_blocks"] * memory["per_block"]
-    return {
-        "name": pool["name"], "model": pool["model"], "worst": worst, "mark": KIND_MARKS[worst],
-        "gpus": _layout(pool),
-        "price": f"as {pool['lender']}" if pool.get("lender") else _price(price, total),
-        "kv": f"{pool['kv_blocks']:,} blocks a replica, {scaled(cache)}B of {scaled(memory['budget'])}B a GPU",
-    }  # fmt: skip
+    return (
+        pool["name"], pool["model"], _layout(pool), f"as {pool['lender']}" if pool.get("lender") else _price(price, total),
+        f"{pool['kv_blocks']:,} blocks a replica, {scaled(cache)}B of {scaled(memory['budget'])}B a GPU", _kernels(pool["provenance"]),
+        Mark(KIND_MARKS[worst], worst),
+    )  # fmt: skip
+
+
+def _kernels(rows: list[dict[str, Any]]) -> str:
+    """How far fits of kernels are off, as far as that is known."""
+    known = [row["value"] for row in rows if row["name"].startswith("kernel.") and row["value"] is not None]
+    if not known:
+        return "errors not known"
+    between = " to ".join(dict.fromkeys(percent(value) for value in (min(known), max(known))))
+    return f"{between} median error, {len(known)} kernel{'s' * (len(known) != 1)}"
+
+
+def _extrapolated(summary: dict[str, Any]) -> str:
+    count = len(summary["provenance"]["extrapolations"])
+    if not count:
+        return "Nothing was extrapolated."
+    return f"{count} figure{' was' if count == 1 else 's were'} extrapolated, as said under Read this first."
 
 
 def _price(price: float | None, gpus: int) -> str:
@@ -288,25 +300,23 @@ def _origins(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         name = row["name"].removeprefix("kernel.").replace("_", " ").replace(".", ", ")
         groups.setdefault((row["kind"], row["source"], row["date"]), []).append((name, figure(row["name"], row["value"])))
     order = sorted(groups, key=lambda origin: -KINDS.index(origin[0]))
-    return [{"kind": k, "source": s, "date": d, "mark": KIND_MARKS[k], "figures": groups[k, s, d]} for k, s, d in order]
+    return [{"source": s, "date": d, "mark": Mark(KIND_MARKS[k], k), "figures": groups[k, s, d]} for k, s, d in order]
 
 
-def _audit(entries: dict[str, Any]) -> list[dict[str, str]]:
-    def word(entry: dict[str, Any]) -> tuple[str, str]:
+def _audit(entries: dict[str, Any]) -> list[tuple[str | Mark, ...]]:
+    """Rows: the check, its result, how much it looked at, and what it found."""
+    def mark(entry: dict[str, Any]) -> Mark:
         if not entry["ok"]:
-            return "bad", "fails"
-        return ("none", "not checked") if not entry["checked"] or entry["detail"].startswith("not checked") else ("good", "holds")
+            return Mark("bad", "fails")
+        unchecked = not entry["checked"] or entry["detail"].startswith("not checked")
+        return Mark("none", "not checked") if unchecked else Mark("good", "holds")
 
-    rows = []
-    for name, entry in entries.items():
-        mark, text = word(entry)
-        label = f"{name} {CHECKS[name]}" if name.startswith("I") else CHECKS[name]
-        rows.append({"name": label, "mark": mark, "word": text, "checked": f"{entry['checked']:,}", "detail": entry["detail"]})
-    return rows
+    names = {name: f"{name} {CHECKS[name]}" if name.startswith("I") else CHECKS[name] for name in entries}
+    return [(names[name], mark(entry), f"{entry['checked']:,}", entry["detail"]) for name, entry in entries.items()]
 
 
-def _audit_mark(entries: dict[str, Any]) -> tuple[str, str]:
-    return ("good", "all hold") if all(entry["ok"] for entry in entries.values()) else ("bad", "a check fails")
+def _audit_mark(entries: dict[str, Any]) -> Mark:
+    return Mark("good", "all hold") if all(entry["ok"] for entry in entries.values()) else Mark("bad", "a check fails")
 
 
 def _run(result: Result) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sim.report.decision import Card, Grid, Page, Part, columns
 from sim.report.decision import render as page
+from sim.report.folder import of_points
 from sim.report.plots import DASHES, Plot
 from sim.report.svg import SERIES, STYLE, svg
 from sim.report.words import dollars, number, percent, seconds
@@ -33,7 +34,7 @@ def render(found: Pareto) -> str:
     word = f"{len(front)} of {len(found.rows)} points"
     shown = Page(
         "a frontier", found.scenario.name, found.scenario.description, "stable", word, answer(found), [], _cards(front) if front else [],
-        parts, dump(found.scenario),
+        parts, dump(found.scenario), files=of_points("pareto", len(found.rows), "A row for each run, with every figure of it."),
     )  # fmt: skip
     return page(shown)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.report.decision import Card, Grid, Page, Part, columns
 from sim.report.decision import render as page
+from sim.report.folder import of_plan
 from sim.report.plan_plots import plots
 from sim.report.words import DASH, dollars, figure, number, percent, seconds
 from sim.spec.load import dump
@@ -22,23 +23,24 @@ SOME = 8  # figures named of one source
 
 def render(plan: Plan) -> str:
     """The page."""
-    parts = [_growth(plan), _binding(plan), _hangs(plan), Part("Other layouts", [_others(plan)], []), *_seen(plan), _assumed(plan)]
+    parts = [growth(plan), _binding(plan), _hangs(plan), Part("Other layouts", [losers(plan)], []), *_seen(plan), _assumed(plan)]
     mark, word = ("stable", _title(plan)) if plan.best else ("overloaded", "Nothing meets the SLO")
     shown = [part for part in parts if part is not None and (part.sheets or part.plots or part.lines)]
     found = Page(
-        "a plan", plan.scenario.name, plan.scenario.description, mark, word, answer(plan), _said(plan), _cards(plan), shown,
+        "a plan", plan.scenario.name, plan.scenario.description, mark, word, answer(plan), sentences(plan), _cards(plan), shown,
         dump(plan.scenario), "$/Mtok: dollars per million output tokens, all costs counted.",
+        of_plan(len(plan.runs), plan.answer is not None),
     )  # fmt: skip
     return page(found)
 
 
 def block(plan: Plan) -> str:
     """The plan as text, ending without a newline."""
-    lines = [answer(plan), *_said(plan)]
+    lines = [answer(plan), *sentences(plan)]
     if plan.best is None and plan.reachable:
-        lines += ["", *columns(_reached(plan))]
-    grids = [sheet for part in (_growth(plan), _hangs(plan), _binding(plan) if plan.best else None) if part for sheet in part.sheets]
-    others = _others(plan)
+        lines += ["", *columns(reached(plan))]
+    grids = [sheet for part in (growth(plan), _hangs(plan), _binding(plan) if plan.best else None) if part for sheet in part.sheets]
+    others = losers(plan)
     for grid in (*grids, others._replace(rows=others.rows[:MANY])):
         lines += ["", *columns(grid)]
     if len(others.rows) > MANY:
@@ -56,14 +58,18 @@ def answer(plan: Plan) -> str:
         reached = [(worded(row["limit"]), seconds(row["reached_s"]), seconds(row["limit_s"])) for row in plan.reachable]
         limits = ", ".join(f"{name} {measured} (asked: {asked})" for name, measured, asked in reached)
         if not plan.reachable:
-            why = sorted({row["why"] for row in plan.layouts})[:3]
-            return f"None of the {len(plan.layouts)} layouts can be. {'. '.join(why)}."
-        nearest = plan.reachable[0]
-        who = f"{nearest['layout']} with {_count(nearest['replicas'], 'replica')}"
-        return (
-            f"Nothing that may be chosen meets the SLO. Nearest is {who}: {limits}. "
-            f"What blocks it: {nearest['binds'] or 'chance'}. {nearest['why']}"
-        )
+            able = [row for row in plan.layouts if row.get("lacking_bytes")]
+            near = min(able, key=lambda row: row["lacking_bytes"]) if able else None
+            why = [near["why"]] if near else list(dict.fromkeys(row["why"] for row in plan.layouts))[:3]
+            nearest = f"Nearest is {near['layout']}: " if near else ""
+            none = f"None of the {len(plan.layouts)} layouts can be" if len(plan.layouts) > 1 else "The only layout cannot be"
+            return f"{none}. {nearest}{'. '.join(why)}."
+        first = plan.reachable[0]
+        who = f"{first['layout']} with {_count(first['replicas'], 'replica')}"
+        said = f"Nothing that may be chosen meets the SLO. Nearest is {who}: {limits}. "
+        if first.get("floor"):
+            return f"{said}What blocks it, in any number of replicas: {first['floor']}."
+        return f"{said}What blocks it: {first['binds'] or 'chance'}. {first['why']}"
     free = f", of which {best['free_gpus']} GPUs stay free" if best["free_gpus"] else ""
     others = f" ({best['gpus']} with those of trainers and other pools)" if best["gpus"] != best["pool_gpus"] else ""
     per = f" of {_count(best['gpus_per_replica'], 'GPU')} each" if best["gpus_per_replica"] > 1 else ""
@@ -80,7 +86,7 @@ def _title(plan: Plan) -> str:
     return f"{dollars(plan.best['usd_per_hour'])} an hour"
 
 
-def _said(plan: Plan) -> list[str]:
+def sentences(plan: Plan) -> list[str]:
     """What goes with the answer, in words."""
     best, said = plan.best, []
     if best is not None:
@@ -143,13 +149,13 @@ def _cards(plan: Plan) -> list[Card]:
     ]  # fmt: skip
 
 
-def _growth(plan: Plan) -> Part | None:
+def growth(plan: Plan) -> Part | None:
     if len(plan.answers) < 2:
         return None
-    runs = plan.answers[1]["runs"]
+    runs = max(row["runs"] for row in plan.answers)
     note = (
         "Traffic: times that of today. Same layout: what staying with today's choice would cost, by single runs. "
-        f"Each answer beyond today is confirmed by {_count(runs, 'run')}."
+        f"Each answer is confirmed by {_count(runs, 'run')} with seeds of their own."
     )
     heads = ("Traffic", "Layout", "Replicas", "GPUs", "$/h", "SLO met", "Same layout")
     rows = []
@@ -163,7 +169,7 @@ def _growth(plan: Plan) -> Part | None:
     return Part("As it grows", [Grid(heads, rows, note)])
 
 
-def _reached(plan: Plan) -> Grid:
+def reached(plan: Plan) -> Grid:
     holds = {True: "yes", False: "no", None: DASH}
     rows = [[worded(row["limit"]), seconds(row["limit_s"]), seconds(row["reached_s"]), holds[row["ok"]]] for row in plan.reachable]
     return Grid(("Limit", "Asked", "Reached", "Holds"), rows)
@@ -171,7 +177,7 @@ def _reached(plan: Plan) -> Grid:
 
 def _binding(plan: Plan) -> Part | None:
     if plan.best is None:
-        return Part("The nearest that can be reached", [_reached(plan)]) if plan.reachable else None
+        return Part("The nearest that can be reached", [reached(plan)]) if plan.reachable else None
     if not plan.relax:
         return None
     note = (
@@ -210,7 +216,7 @@ def _swing(row: Row) -> list[str]:
     return [row["name"], side("low"), side("was"), side("high")]
 
 
-def _others(plan: Plan) -> Grid:
+def losers(plan: Plan) -> Grid:
     heads = ("Layout", "Outcome", "Replicas", "$/h", "Why")
     rows = []
     for row in plan.layouts:

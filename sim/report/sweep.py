@@ -4,14 +4,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 
+from sim.report import folder
 from sim.report.intervals import SHARES, give_or_take, shown
 from sim.report.plots import DASHES, Plot
 from sim.report.svg import SERIES, STYLE, svg
+from sim.report.template import fill
 from sim.report.words import DASH, number
 from sim.spec.load import dump
 from sim.study.figures import main
@@ -31,18 +32,14 @@ WIDE, BROAD = 14, 60  # letters of a label under a plot, and of a cell of the te
 
 def render(found: Sweep) -> str:
     """The page."""
-    from jinja2 import Environment, StrictUndefined
-
-    room, names = files("sim.report"), chosen(found)
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    names = chosen(found)
     heads, rows = table(found, names)
     lost = [(*row[: 1 + len(found.keys)], row[-1]) for row in rows if row[-1]] if found.failed else []
     rows = [row[:-1] for row in rows] if found.failed else rows
-    return page.from_string(room.joinpath("sweep.html").read_text("utf-8")).render(
-        lost=lost[:MOST_ROWS], css=room.joinpath("page.css").read_text("utf-8"),
-        name=found.scenario.name, description=found.scenario.description,
+    return fill(
+        "sweep", lost=lost[:MOST_ROWS], name=found.scenario.name, description=found.scenario.description,
         said=said(found), done=len(found.rows), wanted=found.wanted, heads=heads[: len(rows[0])], rows=rows[:MOST_ROWS], all=len(rows),
-        ends=ends(found, names), plots=plots(found, names), scenario=dump(found.scenario),
+        ends=ends(found, names), plots=plots(found, names), scenario=dump(found.scenario), files=folder.of_sweep(len(found.rows)),
     )  # fmt: skip
 
 
@@ -109,6 +106,7 @@ def plots(found: Sweep, names: Sequence[str]) -> list[Plot]:
     from matplotlib import rc_context
 
     means, short = found.means(list(names)), dict(zip(found.keys, _short(found.keys), strict=True))
+    means = means[means["runs"] > 0]
     several = [key for key in found.keys if not _same(means[key])]
     figures = [name for name in names if not _same(means[name].dropna())][:MOST_FIGURES]
     with rc_context(STYLE):

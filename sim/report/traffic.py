@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sim.report.plots import DASHES, Plot
-from sim.report.svg import SERIES, STYLE, VARIABLES, svg
+from sim.report.section import Mark
+from sim.report.svg import SERIES, STYLE, VARIABLES, light, svg
+from sim.report.template import fill
 from sim.report.words import number
 
 MOST = len(SERIES)
@@ -69,7 +70,7 @@ def picture(views: Sequence[Any], title: str) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    colours = _light()
+    colours = light()
     look: Any = {key: colours[VARIABLES[value]] if isinstance(value, str) and value in VARIABLES else value for key, value in STYLE.items()}
     drawings = _drawings(None)
     with rc_context(look):
@@ -85,13 +86,12 @@ def picture(views: Sequence[Any], title: str) -> bytes:
 
 def page(kind: str, name: str, **parts: Any) -> str:
     """One page that needs nothing else. `parts`: lead (sentences), tables, plots, remarks, yaml (text)."""
-    from jinja2 import Environment, StrictUndefined
-
-    room = files("sim.report")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    css = room.joinpath("page.css").read_text("utf-8")
-    given = {"lead": (), "tables": (), "plots": (), "remarks": (), "yaml": ""} | parts
-    return template.from_string(room.joinpath("traffic.html").read_text("utf-8")).render(css=css, kind=kind, name=name, **given)
+    given = {"lead": (), "remarks": (), "yaml": ""} | parts
+    marked = [
+        one._replace(rows=[[Mark(one.marks[cell], cell) if cell in one.marks else cell for cell in row] for row in one.rows])
+        for one in given.pop("tables", ())
+    ]
+    return fill("traffic", kind=kind, name=name, tables=marked, plots=given.pop("plots", ()), **given)
 
 
 def figures(columns: Mapping[str, Mapping[str, float]], words: Mapping[str, str]) -> Table:
@@ -203,13 +203,3 @@ def _decades(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
-
-
-def _light() -> dict[str, str]:
-    """The page's colours by the name of their variable, as it has them first: the light ones."""
-    import re
-
-    found: dict[str, str] = {}
-    for name, colour in re.findall(r"(--[\w-]+): (#\w+);", files("sim.report").joinpath("page.css").read_text("utf-8")):
-        found.setdefault(name, colour)
-    return found

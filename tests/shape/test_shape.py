@@ -130,13 +130,16 @@ def test_randomness_has_a_name(path):
             assert node.attr == "Generator", f"{name(path)}:{node.lineno}: {ast.unparse(node)}"
 
 
+WRITTEN = (".py", ".yaml", ".yml", ".md", ".toml", ".html", ".css", ".js", ".ipynb", ".json", ".cfg", "")
+
+
 def test_no_paths_of_one_machine():
     listing = ["git", "ls-files", "-co", "--exclude-standard"]
     tracked = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     pattern = re.compile(r"(?<![\w./])/(?:work|root|home|Users)/\w")
     for line in tracked.splitlines():
         path = ROOT / line
-        if path.suffix in (".py", ".yaml", ".yml", ".md", ".toml", ".html", ".css", ".ipynb", ".json", ".cfg", "") and path.is_file():
+        if path.suffix in WRITTEN and path.is_file():
             found = pattern.search(path.read_text(encoding="utf-8", errors="ignore"))
             assert not found or path == Path(__file__), f"{line}: {found.group()}"
 

@@ -12,11 +12,14 @@ from synthetic import edit, pool, put, queue, serve
 
 import sim.report.words
 from sim.core.request import REJECTED
+from sim.core.tables import TABLES
+from sim.report.answer import answer
+from sim.report.folder import ROWS
 from sim.report.page import render
 from sim.report.plots import plots
 from sim.study.metrics import Facts
 
-VOID = {"meta", "path", "use", "br", "link"}
+VOID = {"meta", "path", "use", "br", "wbr", "link"}
 
 
 class Balance(HTMLParser):
@@ -52,7 +55,8 @@ def page(result):
 
 def test_it_is_one_page_that_loads_nothing(page):
     assert page.startswith("<!DOCTYPE html>")
-    assert not re.search(r"<script|<link|<img|@import|url\((?!#)|src=", page)
+    assert not re.search(r"<script\s|<link|<img|@import|url\((?!#)|src=|fetch\(|XMLHttpRequest|import\(", page)
+    assert page.count("<script>") == 1
     assert set(re.findall(r"https?://[^\"'\s<]+", page)) <= {"http://www.w3.org/1999/xlink"}
     checked = Balance()
     checked.feed(page)
@@ -68,6 +72,32 @@ def test_the_verdict_comes_before_any_figure(page, result):
     body = page[page.index("<body>") :]
     assert body.index(result.summary["verdict"].capitalize()) < body.index("TTFT")
     assert result.summary["verdict_reason"] in body
+
+
+def test_the_answer_comes_before_its_figures(page):
+    body = page[page.index("<body>") :]
+    parts = ("The service levels are not met: TTFT p99 is ", "output tokens per second on 2 GPUs, ", '"cards"')
+    assert [body.index(part) for part in parts] == sorted(body.index(part) for part in parts)
+
+
+def test_the_answer_says_what_there_is():
+    summary = queue(0.5, 200, slo={"ttft_p50": "1h"}).summary
+    assert answer(summary)[0].startswith("The service levels are met: TTFT p50 is ")
+    assert answer(summary)[0].endswith("(limit 60 min), 100% of the requests are good (wanted 50%).")
+    assert len(answer(queue(0.5, 200).summary)) == 1
+    assert answer(serve(np.empty(0), np.empty(0, dtype=int)).summary) == ["It costs $3.60 an hour."]
+
+
+def test_assumptions_say_how_far_kernels_are_off():
+    fits = {"kernel.gemm.bf16": 0.041, "kernel.host": None, "kernel.norm": 0.12}
+    rows = [{"name": name, "value": error, "kind": "fitted", "source": "a grid", "date": ""} for name, error in fits.items()]
+    page = render(queue(0.5, 50, pools=[pool(provenance=rows, extrapolated=["fp8 was never measured"])]))
+    for text in ("4.1% to 12% median error, 2 kernels", "4.1 % median error", "error not known", "1 figure was extrapolated"):
+        assert text in page
+
+
+def test_every_table_is_told_of():
+    assert set(ROWS) == set(TABLES)
 
 
 def test_it_holds_what_a_reader_asks_for(page, result):

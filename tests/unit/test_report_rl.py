@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from rl_made import LOGPROB, SYNC, UPDATE, made
-from synthetic import queue
+from synthetic import edit, queue
 
 import sim
 from sim.report import gantt, rl, rl_ladder, rl_plots
@@ -66,7 +66,7 @@ def test_runs_in_turns_have_rounds_and_no_staleness(turns):
     answers = dict(panels["Answers"].rows)
     assert answers["The last 10% of samples, of a round's time"] == "52.5%"
     assert dict(panels["Reinforcement learning"].rows)["GPUs"] == "4 generate, 4 train"
-    (plot,) = rl_plots._tail(turns.summary["rl"]["grpo"], "")
+    (plot,) = rl_plots.tail(turns.summary["rl"]["grpo"], "")
     assert "the last 10% of the samples take 52.5% of the time" in plot.note
 
 
@@ -142,6 +142,26 @@ def test_steps_are_stacked_to_their_seconds(stale):
     parts = rl_plots.stacks(rl_plots.runs(Facts(stale))[0].steps)
     assert sum(parts.values()) == pytest.approx(steps["end"] - steps["start"])
     assert list(parts) == list(rl_plots.PARTS)
+
+
+def test_a_step_that_dwarfs_the_others_is_cut_off_and_said():
+    """Of forty steps the fourth waits for the night, and the last but one an hour; without them all are drawn to their ends."""
+    result = made(2, steps=40)
+    usual = next(plot for plot in rl_plots.plots(Facts(result), result.summary) if plot.title == "What the steps take")
+    assert "Cut off" not in usual.note
+    assert rl_plots.cut_off(np.array([20.0, 99.0, 24.0, 21.0]))[1] == []
+    steps = result.tables["rl_steps"]
+    for row, wait in ((3, 28_800.0), (38, 3600.0)):
+        for column in ("wait", "end"):
+            edit(steps, column, row, float(steps[column][row]) + wait)
+    end, cut = rl_plots.cut_off(steps["end"] - steps["start"])
+    assert cut == [3, 38]
+    assert end < 60
+    plot = next(plot for plot in rl_plots.plots(Facts(result), result.summary) if plot.title == "What the steps take")
+    assert plot.note.endswith("Cut off at the top: version 4 took 8.01 h, version 39 took 60.3 min.")
+    said = re.findall(r">([^<>]+)</text>", plot.svg)
+    assert {"8.01 h", "60.3 min"} <= set(said)
+    assert max(float(text) for text in said if text.replace(".", "").isdigit()) < 60
 
 
 def test_the_gantt_says_who_worked_how_long(stale):
