@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from sim.cli import replicate, timeline
 from sim.cli.calibrate import calibrate
 from sim.cli.capacity import capacity
 from sim.cli.compare import compare
-from sim.cli.compare import page as comparison_page
 from sim.cli.completion import completion
 from sim.cli.new import new
 from sim.cli.pareto import pareto
 from sim.cli.plan import plan
+from sim.cli.report import report
 from sim.cli.show import show
 from sim.cli.sweep import sweep
 from sim.cli.validate import validate
@@ -105,6 +105,7 @@ main.add_command(completion)
 main.add_command(new)
 main.add_command(pareto)
 main.add_command(plan)
+main.add_command(report)
 main.add_command(show)
 main.add_command(sweep)
 main.add_command(validate)
@@ -186,69 +187,6 @@ def _pages(none: bool) -> dict[str, Any]:
     from sim.report.page import render
 
     return {"report.html": render}
-
-
-@main.command()
-@click.argument("folder", type=FOLDER)
-@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
-@timeline.options
-def report(folder: Path, as_json: bool, trace: Sizes | None) -> None:
-    """Write report.html anew in FOLDER, a result of `burstsim run -o`; of a ladder, also in the folder of each step."""
-    if trace is not None:
-        timeline.again(folder, trace)
-    from sim.report.page import render
-    from sim.study.result import Result
-
-    if (folder / "ladder.json").is_file():
-        from sim.cli import ladder
-
-        known = ladder.study.read(folder)
-        for row in known.rows:
-            _write_page(folder / row["folder"], lambda place: render(Result.open(place)))
-        _write_page(folder, lambda place: ladder.render(known))
-    elif (folder / "curve.json").is_file():
-        from sim.cli import curve
-
-        _write_page(folder, lambda place: curve.render(curve.study.read(place)))
-    elif (folder / "journal.jsonl").is_file():
-        from sim.report import sweep as swept
-        from sim.study.sweep_result import read
-
-        _write_page(folder, lambda place: swept.render(read(place)))
-    elif (folder / "comparison.json").is_file():
-        _write_page(folder, comparison_page)
-    elif (folder / "replications.json").is_file():
-        from sim.study.replications import Replications
-
-        _write_page(folder, lambda place: replicate.page(Result.open(place), Replications.open(place)))
-    elif any((folder / f"{name}.json").is_file() for name in ("plan", "capacity", "pareto")):
-        from sim.report.decided import again
-
-        _write_page(folder, again)
-    else:
-        _write_page(folder, lambda place: render(Result.open(place)))
-    click.echo(f"written to {folder / 'report.html'}", err=True)
-    if as_json:
-        names = ([] if trace is None else [timeline.FILE]) + ["report.html"]
-        click.echo(json.dumps({"written": [str(folder / name) for name in names]}, indent=2))
-
-
-def _write_page(folder: Path, render: Callable[[Path], str]) -> None:
-    """Put what `render` makes of a folder into its report.html, whole or not at all."""
-    try:
-        page = render(folder)
-    except OSError as error:
-        raise BadInput(f"{folder} holds a damaged result: {error}") from error
-    target = folder / "report.html"
-    aside = folder / f".report.{os.getpid()}.part"
-    try:
-        aside.write_text(page, encoding="utf-8")
-        aside.replace(target)
-    except OSError as error:
-        raise BadInput(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def _families(ctx: click.Context, param: click.Parameter, begun: str) -> list[str]:

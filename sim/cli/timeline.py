@@ -42,11 +42,15 @@ def files(sizes: Sizes | None) -> dict[str, Any]:
     return {FILE: functools.partial(save, sizes=sizes)}
 
 
+def check(folder: Path) -> None:
+    """Raises BadInput for a folder that holds more than one run."""
+    for name, what in (("ladder.json", "ladder"), ("curve.json", "curve"), ("journal.jsonl", "sweep")):
+        if (folder / name).is_file():
+            raise BadInput(f"{folder} holds a {what}; a timeline is of one run: name the folder of one")
+
+
 def again(folder: Path, sizes: Sizes) -> None:
     """Write the timeline of a saved result anew, in its folder."""
     from sim.study.result import Result
 
-    for name, what in (("ladder.json", "ladder"), ("curve.json", "curve"), ("journal.jsonl", "sweep")):
-        if (folder / name).is_file():
-            raise BadInput(f"{folder} holds a {what}; a timeline is of one run: name the folder of one")
     Result.open(folder).trace(folder / FILE, events=sizes.events, requests=sizes.requests)

@@ -11,7 +11,7 @@ import click
 from sim.core.errors import BadInput, did_you_mean
 
 PATH = click.Path(path_type=Path)
-PICTURE, PAGE = ".png", ".html"
+PICTURE, PAGES = ".png", (".html", ".md", ".pdf")
 VERDICTS = {"met": "good", "chance": "warn", "drift": "warn", "model": "bad"}
 MEANING = (
     "Drift: later against first part of the log. Own: generated over as long as the first part, against it. Error: generated against "
@@ -61,7 +61,7 @@ def workload() -> None:
 @click.option("--kind", default="auto", show_default=True, help="Kind of generator, or auto for the one nearest to the later part.")
 @click.option("--seeds", default=20, show_default=True, type=click.IntRange(5, 1000), help="Draws of each generator, averaged.")
 @click.option("-o", "--output", "out", type=PATH, help="YAML to write: a base that a scenario `extends`.")
-@click.option("--report", type=PATH, help="Page to write, .html: the table, the generators tried, and pictures.")
+@click.option("--report", type=PATH, help="Page to write, .html, .md or .pdf: the table, the generators tried, and pictures.")
 @JSON
 def fit(log: str, train: float, kind: str, seeds: int, out: Path | None, report: Path | None, as_json: bool, **reading: Any) -> None:
     """Turn LOG, in any format that workloads of kind trace read, into a generator, and compare the two.
@@ -75,8 +75,8 @@ def fit(log: str, train: float, kind: str, seeds: int, out: Path | None, report:
 
     if kind not in ("auto", *candidates.kinds()):
         raise BadInput(f"unknown --kind '{kind}'; {did_you_mean(kind, ['auto', *candidates.kinds()])}")
-    if report is not None and report.suffix != PAGE:
-        raise BadInput(f"--report: found '{report}'; a file that ends in {PAGE} is wanted")
+    if report is not None and report.suffix not in PAGES:
+        raise BadInput(f"--report: found '{report}'; a file that ends in .html, .md or .pdf is wanted")
     for target in (out, report):
         _writable(target)
     with counted("fitting", not as_json) as progress:
@@ -86,7 +86,7 @@ def fit(log: str, train: float, kind: str, seeds: int, out: Path | None, report:
     if out is not None:
         save(written, out)
     if report is not None:
-        save(_fit_page(found, written), report)
+        _save_page(_fit_page(found, written), report)
     if as_json:
         click.echo(json.dumps(_fit_json(found), indent=2))
     else:
@@ -105,7 +105,7 @@ def fit(log: str, train: float, kind: str, seeds: int, out: Path | None, report:
 @SORT
 @SKIP
 @KEEP
-@click.option("-o", "--output", "out", type=PATH, help="Picture (.png) or page (.html) to write.")
+@click.option("-o", "--output", "out", type=PATH, help="Picture (.png) or page (.html, .md, .pdf) to write.")
 @click.option("--duration", callback=_seconds, metavar="TIME", help="Show so much of it; by default all.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of the randomness; by default the scenario's.")
 @JSON
@@ -120,8 +120,8 @@ def show(what: str, out: Path | None, duration: float | None, seed: int | None, 
     from workloads.fitting.views import CLOSE, busiest, view
     from workloads.fitting.written import save
 
-    if out is not None and out.suffix not in (PICTURE, PAGE):
-        raise BadInput(f"found '{out}'; a file that ends in {PICTURE} or {PAGE} is wanted")
+    if out is not None and out.suffix not in (PICTURE, *PAGES):
+        raise BadInput(f"found '{out}'; a file that ends in .png, .html, .md or .pdf is wanted")
     _writable(out)
     if duration == 0:
         raise BadInput("--duration: found 0; a time above it is wanted")
@@ -152,7 +152,7 @@ def show(what: str, out: Path | None, duration: float | None, seed: int | None, 
         if out.suffix == PICTURE:
             save(traffic.picture(views, name), out)
         else:
-            save(traffic.page("Traffic, without a cluster", name, tables=[table], plots=traffic.plots(views), remarks=remarks), out)
+            _save_page(traffic.page("Traffic, without a cluster", name, tables=[table], plots=traffic.plots(views), remarks=remarks), out)
         _done([out])
 
 
@@ -177,6 +177,17 @@ def _writable(target: Path | None) -> None:
         raise BadInput(f"{target} is a folder; the name of a file is wanted")
     if not target.parent.is_dir():
         raise BadInput(f"cannot write {target}: there is no folder {target.parent}")
+    if target.suffix == ".pdf":
+        from sim.report.pdf import library
+
+        library()
+
+
+def _save_page(page: str, target: Path) -> None:
+    """Write a page in the form that the name of its file asks for."""
+    from sim.cli.report import files, put
+
+    put(files(page, target.with_suffix(""), (target.suffix.removeprefix("."),)))
 
 
 def _said(found: Any) -> str:

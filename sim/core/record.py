@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sim.core.errors import did_you_mean
+from sim.core.errors import BadInput, Problem, did_you_mean
 
 CHUNK = 16_384
 KEEP = 500_000
@@ -206,16 +206,21 @@ class Table:
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 rows = file.metadata.row_group(group).num_rows
-                yield Page(first, rows, functools.partial(self._read, file, group))
+                yield Page(first, rows, functools.partial(self._read, file, group, path))
                 first += rows
 
-    def _read(self, file: Any, group: int, name: str) -> np.ndarray:
-        array = file.read_row_group(group, columns=[name], use_threads=False).column(0).combine_chunks()
-        values: np.ndarray = (array.indices if name in self.labels else array).to_numpy(zero_copy_only=False)
-        if name in self.labels:
-            # Parquet keeps its own dictionary per row group; the codes are made ours again.
-            codes = [self.labels[name].index(text) for text in array.dictionary.to_pylist()]
-            values = np.array(codes or [0], dtype="i4")[values]
+    def _read(self, file: Any, group: int, path: Path, name: str) -> np.ndarray:
+        try:
+            array = file.read_row_group(group, columns=[name], use_threads=False).column(0).combine_chunks()
+            values: np.ndarray = (array.indices if name in self.labels else array).to_numpy(zero_copy_only=False)
+            if name in self.labels:
+                # Parquet keeps its own dictionary per row group; the codes are made ours again.
+                codes = [self.labels[name].index(text) for text in array.dictionary.to_pylist()]
+                values = np.array(codes or [0], dtype="i4")[values]
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise BadInput([Problem(f"is damaged, in the column {name}: {error}; run the scenario again", file=str(path))]) from error
         return values.astype(next(c.dtype for c in self.columns if c.name == name), copy=False)
 
 

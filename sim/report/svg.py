@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from html import escape
+from importlib.resources import files
 from typing import Any
 
 # Colours to draw with, each standing for a CSS variable.
 INK, GRID, CARD = "#010203", "#010204", "#010205"
 SERIES = ("#010211", "#010212", "#010213", "#010214", "#010215")
+POINT = 4 / 3  # pixels
+DRAWING = re.compile(r"<svg\b.*?</svg>", re.DOTALL)  # in a page
 VARIABLES = {INK: "--ink-soft", GRID: "--grid", CARD: "--card"} | {colour: f"--s{i}" for i, colour in enumerate(SERIES, 1)}
 STYLE = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK,
@@ -44,3 +48,27 @@ def svg(figure: Any, salt: str, label: str) -> str:
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     return text
+
+
+def light() -> dict[str, str]:
+    """The page's colours by the name of their variable, as it has them first: the light ones."""
+    found: dict[str, str] = {}
+    for name, colour in re.findall(r"(--[\w-]+):\s*(#\w+)", files("sim.report").joinpath("page.css").read_text("utf-8")):
+        found.setdefault(name, colour)
+    return found
+
+
+def fixed(drawing: str, colours: Mapping[str, str]) -> str:
+    """A drawing with colours in place of variables, for readers that know none."""
+    return re.sub(r"var\((--[\w-]+)\)", lambda match: colours[match[1]], drawing)
+
+
+def alone(drawing: str) -> str:
+    """A drawing of a page as a file of its own: light colours on their ground, as large as its letters want, and fonts of the reader's."""
+    colours = light()
+    size = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ([\d.]+)"', drawing)
+    assert size
+    width, height = (round(float(side) * POINT, 1) for side in size.groups())
+    look = f"background: {colours['--card']}; font-family: sans-serif; stroke-linejoin: round"
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" style="{look}" '
+    return fixed(drawing, colours).replace("<svg ", opening, 1) + "\n"

@@ -4,13 +4,11 @@ each pool where a GPU's memory goes. What is alike is drawn once, with how many 
 from __future__ import annotations
 
 import math
-import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from sim.report.inventory import Facts, fabric_words, inventory, leaf_words, memory_words, pool_words, rate, wan_words
-from sim.report.svg import GRID, INK, SERIES, STYLE, VARIABLES, svg
+from sim.report.svg import GRID, INK, SERIES, STYLE, VARIABLES, alone, light, svg
 from sim.report.words import scaled, seconds
 from sim.spec.scenario import Scenario
 
@@ -38,21 +36,11 @@ def _svg(facts: Facts) -> str:
 
 def save(scenario: Scenario, path: Path) -> None:
     """Write the drawing to an .svg or .png file, in the light colours of the report."""
-    facts, colours = inventory(scenario), _light()
+    facts, colours = inventory(scenario), light()
     if path.suffix == ".png":
         _figure(facts, colours).savefig(path, dpi=150, facecolor=colours["--card"])
         return
-    text = re.sub(r"var\((--[\w-]+)\)", lambda match: colours[match[1]], _svg(facts))
-    style = f'xmlns="http://www.w3.org/2000/svg" style="background: {colours["--card"]}; font-family: sans-serif"'
-    path.write_text(text.replace("<svg ", f"<svg {style} ", 1), encoding="utf-8")
-
-
-def _light() -> dict[str, str]:
-    """The page's colours by the name of their variable, as it has them first: the light ones."""
-    found: dict[str, str] = {}
-    for name, colour in re.findall(r"(--[\w-]+): (#\w+);", files("sim.report").joinpath("page.css").read_text("utf-8")):
-        found.setdefault(name, colour)
-    return found
+    path.write_text(alone(_svg(facts)), encoding="utf-8")
 
 
 def _figure(facts: Facts, colours: dict[str, str] | None = None) -> Any:

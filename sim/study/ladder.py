@@ -32,6 +32,7 @@ from sim.study.facts import Bins
 from sim.study.metrics import Facts
 from sim.study.result import Result
 from sim.study.run import Watch, run
+from sim.study.saved import mapping_of, rows_of
 from sim.study.smallest import MOST, Fleet, limited, smallest
 from sim.study.validate.store import program
 from sim.world.cluster import World
@@ -212,17 +213,16 @@ def save(ladder: Ladder, folder: Path) -> None:
 def read(folder: Path) -> Ladder:
     """A saved ladder. Raises BadInput when the folder holds none."""
     said = _saved(folder)
+    rows_of(said, "rows", folder / SAVED, ("why", "kept", "folder", "held_back", "audit_ok", *AS_WRITTEN, *FACTORS))
     if not said["rows"]:
         raise BadInput(f"{folder} holds a ladder of which no step is finished yet; run its scenario again")
     return Ladder(load(folder / "scenario.yaml", lookup=False), said["rows"], said["wanted"], said["most"])
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    try:
-        said: dict[str, Any] = json.loads((folder / SAVED).read_text("utf-8"))
-        return {key: said[key] for key in ("scenario", "wanted", "most", "rows")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder / SAVED} holds no ladder of this version: {error}; run the scenario again with --force") from error
+    said = mapping_of(folder / SAVED, "ladder", "run the scenario again with --force", ("scenario", "wanted", "most", "rows"))
+    rows_of(said, "rows", folder / SAVED, ("key", "name"))
+    return said
 
 
 def _able(scenario: Scenario, scenarios: Sequence[Scenario]) -> None:

@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
+import sim
 from sim.core.errors import BadInput, Problem
 from sim.spec.curve import Curve
 from sim.spec.load import dump, load, loads, located
 from sim.spec.scenario import Scenario
 from sim.study.run import run
+from sim.study.saved import mapping_of, rows_of
 from sim.study.validate.store import program
 
 SAVED = "curve.json"
@@ -134,7 +136,7 @@ def prepare(scenario: Scenario, folder: Path, force: bool) -> None:
 
 def save(found: Sweep, folder: Path) -> None:
     """Write curve.json and curve.csv, each whole or not at all."""
-    said = {"scenario": dump(found.scenario), "wanted": found.wanted, "rows": found.rows}
+    said = {"version": sim.__version__, "scenario": dump(found.scenario), "wanted": found.wanted, "rows": found.rows}
     for name, text in ((SAVED, json.dumps(said, indent=2) + "\n"), ("curve.csv", found.table.to_csv(index=False))):
         (folder / f".{name}.part").write_text(text, encoding="utf-8")
         (folder / f".{name}.part").replace(folder / name)
@@ -143,15 +145,14 @@ def save(found: Sweep, folder: Path) -> None:
 def read(folder: Path) -> Sweep:
     """A saved sweep. Raises BadInput when the folder holds none."""
     said = _saved(folder)
+    rows_of(said, "rows", folder / SAVED, ("concurrency", "layout", "frontier", "held_back", *FIGURES))
     return Sweep(load(folder / "scenario.yaml", lookup=False), said["rows"], said["wanted"])
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    try:
-        said: dict[str, Any] = json.loads((folder / SAVED).read_text("utf-8"))
-        return {key: said[key] for key in ("scenario", "wanted", "rows")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{folder / SAVED} holds no curve of this version: {error}; run the scenario again with --force") from error
+    said = mapping_of(folder / SAVED, "curve", "run the scenario again with --force", ("scenario", "wanted", "rows"))
+    rows_of(said, "rows", folder / SAVED, ("key",))
+    return said
 
 
 def _all(missing: Sequence[tuple[str, Point]], jobs: int) -> Iterator[dict[str, Any]]:

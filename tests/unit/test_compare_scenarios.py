@@ -232,8 +232,8 @@ def test_bad_folders(scenario, tmp_path):
         open_all([tmp_path / "b"])
     saved.unlink()
     meta = tmp_path / "b" / "meta.json"
-    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"version": "9"}))
-    with pytest.raises(BadInput, match="a result of burstsim 9"):
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"version": "0.0.9"}))
+    with pytest.raises(BadInput, match=r"a result of burstsim 0\.0\.9"):
         open_all([tmp_path / "b"])
     replicate(scenario, 2, folder=tmp_path / "c", warmup=1.0)
     with pytest.raises(BadInput, match="the warm-ups left out differ"):
@@ -276,7 +276,7 @@ def test_the_page(found):
     said = json.loads(json.dumps(found.report()))
     page = render(said)
     assert page == render(said)
-    assert not any(part in page for part in ("<script", "<link", "<img", "@import", "NaN"))
+    assert not any(part in page for part in ("<script ", "<link", "<img", "@import", "NaN"))
     checked = Balance()
     checked.feed(page)
     assert checked.open == []
