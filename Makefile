@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# File by file over two processes, so that what a file sets up is set up once; in order, since by number of tests the longest come last.
+SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test bench clean
 
@@ -12,7 +14,7 @@ demo: $(VENV)/installed
 test: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 bench: $(VENV)/tested
 	$(BIN)/python -m tests.speed.bench --json

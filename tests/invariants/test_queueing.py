@@ -111,7 +111,7 @@ def recursion(servers: int, arrivals: np.ndarray, services: np.ndarray) -> float
     """Mean wait of the same customers by Kiefer and Wolfowitz: each takes the server that is free first."""
     free, wait = [0.0] * servers, 0.0
     for arrival, service in zip(arrivals.tolist(), services.tolist(), strict=True):
-        start = max(arrival, heapq.heappop(free))
+        start = max(arrival, free[0])
         wait += start - arrival
-        heapq.heappush(free, start + service)
+        heapq.heapreplace(free, start + service)
     return wait / len(arrivals)

@@ -152,7 +152,10 @@ def test_a_cost_is_the_sum_of_its_parts_and_grows(bound, decoders, each, chunk):
     work = Work(((chunk, 0),), decoders, decoders * each)
     cost = bound.step(work)
     assert cost.seconds == pytest.approx(cost.compute + cost.memory + cost.network + cost.host, rel=1e-12)
-    assert bound.step(work._replace(decoders=decoders + 1, held=work.held + each)).seconds >= cost.seconds * (1 - 1e-12)
+    # Passes of a drafter behind the first take sequences at their mean context, which a short one that joins a long one lowers: two that
+    # are short fill the SMs better than one that is long, so that these passes may be quicker by a little.
+    least = cost.seconds * (1 - (1e-3 if bound.drafting is not None and bound.drafting.passes[1:] else 1e-12))
+    assert bound.step(work._replace(decoders=decoders + 1, held=work.held + each)).seconds >= least
 
 
 def test_without_speculation_nothing_is_drafted():

@@ -239,7 +239,7 @@ PLAIN: dict[str, Any] = {
 @pytest.mark.parametrize("bad", [
     "missing.yaml", {}, {"model": 3}, [], None, 3, b"x", PLAIN | {1: 2}, PLAIN | {"cluster": {"pools": [{"gpu": object()}]}},
     PLAIN | {"workloads": ({"kind": "poisson", "rate": 4, "num_requests": 2, "lengths": None},)},
-], ids=repr)
+], ids=["no file", "nothing", "a number as model", "a list", "none", "a number", "bytes", "a number as key", "an object as gpu", "a tuple"])
 def test_python_raises_its_own_error(bad, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for do in (sim.run, sim.load):
