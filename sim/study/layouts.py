@@ -123,11 +123,20 @@ class Layout:
         return sum(count * pool.parallel.gpus for count, pool in owned) + sum(one.gpus for one in cluster.trainers if one.shares is None)
 
     def nodes(self, replicas: int) -> tuple[int, int]:
-        """Nodes that the replicas of the pool take, and GPUs of those that stay free."""
-        host, each = node(self.mine.node or gpu(self.mine.gpu).node), self.mine.parallel.gpus
-        per_node = host.gpus // each
-        count = math.ceil(replicas / per_node) if per_node else replicas * math.ceil(each / host.gpus)
-        return count, count * host.gpus - replicas * each
+        """Nodes that all pools, as many replicas as they may have, and trainers take, and GPUs of those nodes that stay free.
+
+        A replica lies within one node where it can; those of all pools and trainers on one kind of node share it, the largest first.
+        """
+        cluster, parts = self.sized(replicas).cluster, dict[str, list[int]]()
+        for pool in cluster.pools:
+            if pool.shares is None:
+                count = pool.autoscale.max if pool.autoscale else pool.replicas
+                parts.setdefault(pool.node or gpu(pool.gpu).node, []).extend([pool.parallel.gpus] * count)
+        for one in cluster.trainers:
+            if one.shares is None:
+                parts.setdefault(one.node or gpu(one.gpu).node, []).append(one.gpus)
+        free = [_packed(sizes, node(name).gpus) for name, sizes in parts.items()]
+        return sum(map(len, free)), sum(map(sum, free))
 
 
 class Layouts(Sequence[Layout]):
@@ -300,3 +309,20 @@ def _called(key: str, scenario: Scenario) -> str:
         return key
     every: Sequence[Pool | Trainer] = scenario.cluster.pools if found[1] == "pools" else scenario.cluster.trainers
     return f"{every[int(found[2])].name} {found[3]}"
+
+
+def _packed(sizes: Sequence[int], room: int) -> list[int]:
+    """GPUs that stay free on each node of `room` GPUs, first fit from the largest on.
+
+    >>> _packed([4, 4, 4], 8), _packed([16, 4, 2], 8), _packed([5, 5, 3], 8)
+    ([0, 4], [0, 0, 2], [0, 3])
+    """
+    free: list[int] = []
+    for size in sorted(sizes, reverse=True):
+        place = next((place for place, left in enumerate(free) if left >= size), None)
+        if place is None:
+            whole = -(-size // room)
+            free += [0] * (whole - 1) + [whole * room - size]
+        else:
+            free[place] -= size
+    return free

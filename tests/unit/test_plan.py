@@ -165,6 +165,10 @@ def test_money_is_that_of_gpus_by_how_they_are_bought():
 def test_nodes_are_counted_with_the_gpus_that_stay_free():
     [layout] = layouts(problem({"gpu": ["h100_sxm"], "parallel": [{"tp": 4}]}))
     assert (layout.nodes(2), layout.nodes(3), layout.gpus(3)) == ((1, 0), (2, 4), 12)
+    made = problem({"parallel": [{"tp": 4}]})
+    made["cluster"]["pools"].append({"name": "other", "gpu": "h100_sxm", "replicas": 3, "parallel": {"tp": 2}})
+    beside = layouts(made | {"plan": made["plan"] | {"pool": made["cluster"]["pools"][0].setdefault("name", "serve")}})[0]
+    assert (beside.nodes(1), beside.nodes(2), beside.gpus(2)) == ((2, 6), (2, 2), 14)
 
 
 def test_a_pool_that_is_scaled_is_sized_by_its_bound():
