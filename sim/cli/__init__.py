@@ -33,12 +33,12 @@ from sim.cli.show import show
 from sim.cli.sweep import sweep
 from sim.cli.validate import validate
 from sim.cli.workload import workload
+from sim.cli.written import reached, told, where
 from sim.core.errors import BadInput
 from sim.study.timeline.sizes import Sizes
 
 BAD_INPUT, BROKEN_PIPE, SIGNALLED = 2, 141, 128
 FOLDER = click.Path(path_type=Path)
-WRITTEN = "sim.cli.written"  # what a command has written by the time it is interrupted
 
 
 class Verbs(click.Group):
@@ -58,7 +58,7 @@ class Verbs(click.Group):
         except KeyboardInterrupt as error:
             # A run says how far it came as its only argument; an interrupt elsewhere says nothing.
             reached = f" at {error.args[0]:.1f} s of simulated time" if error.args else ""
-            click.echo(f"interrupted{reached}; {ctx.meta.get(WRITTEN, 'nothing was written')}", err=True)
+            click.echo(f"interrupted{reached}; {told(ctx)}", err=True)
             sys.exit(SIGNALLED + (received or [signal.SIGINT])[0])
         except BrokenPipeError:
             # The reader has gone; without this the interpreter would fail once more when it flushes stdout.
@@ -149,15 +149,15 @@ def run(
     if trace is not None:
         _can_be_traced(scenario, folder, bool(asked.anything or spec.ladder or spec.curve))
     if asked.anything:
-        sys.exit(replicate.run(spec, folder, asked, _pages(flags["no_report"]), WRITTEN, **flags))
+        sys.exit(replicate.run(spec, folder, asked, _pages(flags["no_report"]), **flags))
     if spec.ladder:
         from sim.cli import ladder
 
-        sys.exit(ladder.run(spec, folder, _pages(flags["no_report"]), WRITTEN, **flags))
+        sys.exit(ladder.run(spec, folder, _pages(flags["no_report"]), **flags))
     if spec.curve:
         from sim.cli import curve
 
-        sys.exit(curve.run(spec, folder, _pages(flags["no_report"]), WRITTEN, **flags))
+        sys.exit(curve.run(spec, folder, _pages(flags["no_report"]), **flags))
     if folder is not None:
         check_writable(folder, flags["force"])
     from sim.report.progress import progress
@@ -166,11 +166,9 @@ def run(
     result = simulate(spec, watch=None if flags["quiet"] else progress)
     if folder is not None:
         result.save(folder, flags["force"], _pages(flags["no_report"]), timeline.files(trace))
-        click.get_current_context().meta[WRITTEN] = f"the result is complete in {folder}"
+        reached(f"the result is complete in {folder}")
     _show(result.summary, flags["as_json"], flags["quiet"])
-    if folder is not None and not flags["quiet"]:
-        report = "" if flags["no_report"] else f"; open {folder / 'report.html'}"
-        click.echo(f"written to {folder}{report}", err=True)
+    where(folder, not flags["no_report"], flags["quiet"])
     sys.exit(_verdict(result.summary))
 
 

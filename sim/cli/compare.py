@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 from sim.cli.replicate import warmup_of
+from sim.cli.written import put_page, reached, where
 from sim.core.errors import BadInput
 
 FOLDER = click.Path(path_type=Path)
-REPORT, SAVED = "report.html", "comparison.json"
-WRITTEN = "sim.cli.written"
+SAVED = "comparison.json"
 
 
 @click.command()
@@ -49,30 +49,20 @@ def compare(sources: tuple[Path, ...], whatifs: tuple[str, ...], folder: Path | 
         _prepare(folder, options["force"], [*map(str, sources), *whatifs])
         runs = sum(not isinstance(one, Replications) for one in given.values())
         if runs:
-            done = f"replications that are finished are in {folder}; the same command goes on from there"
-            click.get_current_context().meta[WRITTEN] = done
+            reached(f"replications that are finished are in {folder}; the same command goes on from there")
     with counted("running", not options["quiet"]) as progress:
         found = compared(given, asked, folder, jobs=os.cpu_count() or 1, progress=progress)
     said = found.report()
     if folder is not None:
         found.save(folder)
         if not options["no_report"]:
-            (folder / REPORT).write_text(render(said), encoding="utf-8")
+            put_page(folder, render(said))
     if options["as_json"]:
         click.echo(json.dumps(said, indent=2))
     elif not options["quiet"]:
         click.echo(block(said))
-    if folder is not None and not options["quiet"]:
-        click.echo(f"written to {folder}{'' if options['no_report'] else f'; open {folder / REPORT}'}", err=True)
+    where(folder, not options["no_report"], options["quiet"])
     sys.exit(int(not all(one["audit_ok"] for one in said["scenarios"])))
-
-
-def page(folder: Path) -> str:
-    """The page of a comparison that was saved."""
-    from sim.report.compare import render
-    from sim.study.comparison import read
-
-    return render(read(folder))
 
 
 def what_if(text: str) -> list[str]:

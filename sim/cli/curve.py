@@ -8,15 +8,14 @@ from typing import Any
 
 import click
 
+from sim.cli.written import put_page, reached, where
 from sim.spec.scenario import Scenario
 from sim.study import speed_cost as study
 
-REPORT = "report.html"
 
-
-def run(scenario: Scenario, folder: Path | None, pages: dict[str, Any], written: str, **flags: bool) -> int:
-    """Sweep, show, and give the exit code: 1 when an audit failed. `written`: where to say how far it came, in the context of click."""
-    from sim.report.curve import block
+def run(scenario: Scenario, folder: Path | None, pages: dict[str, Any], **flags: bool) -> int:
+    """Sweep, show, and give the exit code: 1 when an audit failed."""
+    from sim.report.curve import block, render
     from sim.report.progress import counted
 
     if folder is not None:
@@ -27,21 +26,13 @@ def run(scenario: Scenario, folder: Path | None, pages: dict[str, Any], written:
             for found in study.sweep(scenario, folder, jobs=os.cpu_count() or 1, progress=progress):
                 if folder is not None:
                     done = f"{len(found.rows)} of {found.wanted} points are finished in {folder}"
-                    click.get_current_context().meta[written] = f"{done}; the same command goes on from there"
+                    reached(f"{done}; the same command goes on from there")
     finally:
         if folder is not None and pages and found.rows:
-            (folder / REPORT).write_text(render(found), encoding="utf-8")
+            put_page(folder, render(found))
     if flags["as_json"]:
         click.echo(json.dumps(found.rows, indent=2))
     elif not flags["quiet"]:
         click.echo(block(found))
-    if folder is not None and not flags["quiet"]:
-        click.echo(f"written to {folder}{f'; open {folder / REPORT}' if pages else ''}", err=True)
+    where(folder, bool(pages), flags["quiet"])
     return int(not all(row["audit_ok"] for row in found.rows))
-
-
-def render(found: study.Sweep) -> str:
-    """The page of a sweep."""
-    from sim.report.curve import render as page
-
-    return page(found)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from sim.cli.written import put_page, reached, where
 from sim.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from sim.study.replications import Replications
     from sim.study.result import Result
     from sim.study.window import Warmup
-
-REPORT = "report.html"
 
 
 class Asked(NamedTuple):
@@ -87,16 +86,14 @@ def warmup_of(text: str) -> Warmup:
     return seconds
 
 
-def run(scenario: Scenario, folder: Path | None, asked: Asked, pages: dict[str, Any], written: str, **flags: bool) -> int:
-    """Run, show, and give the exit code: 1 when an audit fails or the SLO is missed, in any replication. `written`: where to say how far
-    it came, in the context of click.
-    """
+def run(scenario: Scenario, folder: Path | None, asked: Asked, pages: dict[str, Any], **flags: bool) -> int:
+    """Run, show, and give the exit code: 1 when an audit fails or the SLO is missed, in any replication."""
     if asked.batches is not None and (asked.replications is not None or asked.precision or asked.most):
         raise BadInput("--batches is for one long run, --replications, --precision and --most are for several; give one or the other")
     if asked.replications is None and (asked.precision or asked.most):
         raise BadInput("--precision and --most are of replications; say how many at least, such as --replications 10")
     if asked.replications is None:
-        return _single(scenario, folder, asked, pages, written, **flags)
+        return _single(scenario, folder, asked, pages, **flags)
     from sim.report.intervals import block
     from sim.report.progress import counted
     from sim.study.replicate import Plan, prepare, replications
@@ -110,24 +107,24 @@ def run(scenario: Scenario, folder: Path | None, asked: Asked, pages: dict[str, 
         with counted("running", not flags["quiet"]) as progress:
             for found in replications(scenario, plan, folder, jobs=os.cpu_count() or 1, progress=progress):
                 if folder is not None:
-                    click.get_current_context().meta[written] = (
-                        f"{len(found)} of {found.wanted} replications are finished in {folder}; the same command goes on from there")
+                    done = f"{len(found)} of {found.wanted} replications are finished in {folder}"
+                    reached(f"{done}; the same command goes on from there")
     finally:
         if folder is not None and found is not None and pages:
-            (folder / REPORT).write_text(page(Result.open(folder), found), encoding="utf-8")
+            put_page(folder, page(Result.open(folder), found))
     assert found is not None
     if flags["as_json"]:
         click.echo(json.dumps(found.report(), indent=2))
     elif not flags["quiet"]:
         click.echo(block(found))
-    _said(folder, pages, flags["quiet"])
+    where(folder, bool(pages), flags["quiet"])
     met = found.table["slo.met"].dropna() if "slo.met" in found.table else []
     return int(not found.table["audit_ok"].astype(bool).all() or not all(met))
 
 
-def _single(scenario: Scenario, folder: Path | None, asked: Asked, pages: dict[str, Any], written: str, **flags: bool) -> int:
+def _single(scenario: Scenario, folder: Path | None, asked: Asked, pages: dict[str, Any], **flags: bool) -> int:
     """One run, with its warm-up left out, and intervals by batches where they are asked for."""
-    from sim.report.intervals import block, sheet
+    from sim.report.intervals import block, sure
     from sim.report.progress import progress
     from sim.report.text import block as text
     from sim.report.text import failures
@@ -141,11 +138,11 @@ def _single(scenario: Scenario, folder: Path | None, asked: Asked, pages: dict[s
     result = warmed(simulate(scenario, watch=None if flags["quiet"] else progress), asked.warmup)
     found = batches(result, asked.batches) if asked.batches is not None else None
     if folder is not None:
-        sure = sheet(found) if found else None
-        result.save(folder, flags["force"], {name: lambda one, render=render: render(one, sure) for name, render in pages.items()})  # type: ignore[misc]
+        known = sure(found) if found else None
+        result.save(folder, flags["force"], {name: lambda one, render=render: render(one, known) for name, render in pages.items()})  # type: ignore[misc]
         if found is not None:
             found.save(folder)
-        click.get_current_context().meta[written] = f"the result is complete in {folder}"
+        reached(f"the result is complete in {folder}")
     summary = result.summary
     if flags["as_json"]:
         click.echo(json.dumps(summary | ({"batches": found.report()} if found else {}), indent=2))
@@ -153,18 +150,13 @@ def _single(scenario: Scenario, folder: Path | None, asked: Asked, pages: dict[s
         click.echo(text(summary))
         if found is not None:
             click.echo(block(found))
-    _said(folder, pages, flags["quiet"])
+    where(folder, bool(pages), flags["quiet"])
     return int(bool(failures(summary)) or summary["slo"].get("met") is False)
 
 
 def page(result: Result, found: Replications) -> str:
     """The page of a result with its replications or batches."""
-    from sim.report.intervals import sheet
+    from sim.report.intervals import sure
     from sim.report.page import render
 
-    return render(result, sheet(found))
-
-
-def _said(folder: Path | None, pages: dict[str, Any], quiet: bool) -> None:
-    if folder is not None and not quiet:
-        click.echo(f"written to {folder}{f'; open {folder / REPORT}' if pages else ''}", err=True)
+    return render(result, sure(found))

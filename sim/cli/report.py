@@ -2,18 +2,24 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from sim.cli import timeline
-from sim.cli.compare import page as comparison
+from sim.cli.replicate import page as replicated
 from sim.core.errors import BadInput, Problem
 from sim.study.timeline.sizes import Sizes
+
+if TYPE_CHECKING:
+    from sim.study.replications import Replications
+    from sim.study.result import Result
 
 FOLDER = click.Path(path_type=Path)
 NAME, FIGURES = "report", "figures"
@@ -86,13 +92,13 @@ def _page(folder: Path) -> str:
     saved = next((name for name in SAVED if _holds(folder, name)), None)
     if saved is None and _holds(folder, TRIALS):
         raise BadInput(f"{folder} holds a study that is not finished; the command that began it goes on from there")
-    if saved is None:
-        return _run(folder)
+    kind = RUN if saved is None else SAVED[saved]
     try:
-        return SAVED[saved](folder)
+        found = kind.read(folder)
     except (LookupError, TypeError, AttributeError) as error:
-        what = f"cannot be shown ({type(error).__name__}: {error}): it is damaged, or of another version; run its scenario again"
-        raise BadInput([Problem(what, file=str(folder / saved))]) from error
+        what = f"cannot be read ({type(error).__name__}: {error}): it is damaged, or of another version; run its scenario again"
+        raise BadInput([Problem(what, file=str(folder / (saved or "meta.json")))]) from error
+    return kind.render(found)
 
 
 def _holds(folder: Path, name: str) -> bool:
@@ -102,66 +108,38 @@ def _holds(folder: Path, name: str) -> bool:
         raise BadInput(f"{folder} cannot be read: {error.strerror or error}") from error
 
 
-def _run(folder: Path) -> str:
-    from sim.report.page import render
+class Kind(NamedTuple):
+    """How what a folder holds is read, and made a page of."""
+
+    read: Callable[[Path], Any]
+    render: Callable[[Any], str]
+
+
+def _late(module: str, name: str) -> Callable[[Any], Any]:
+    """A function by the name of its module, which is imported when it is called: a page needs only its own."""
+    return lambda given: vars(importlib.import_module(module))[name](given)
+
+
+def _study(study: str, page: str) -> Kind:
+    return Kind(_late(f"sim.study.{study}", "read"), _late(f"sim.report.{page}", "render"))
+
+
+def _result(folder: Path) -> Result:
     from sim.study.result import Result
 
-    return render(Result.open(folder))
+    return Result.open(folder)
 
 
-def _replications(folder: Path) -> str:
-    from sim.cli.replicate import page
+def _replications(folder: Path) -> tuple[Result, Replications]:
     from sim.study.replications import Replications
-    from sim.study.result import Result
 
-    return page(Result.open(folder), Replications.open(folder))
-
-
-def _ladder(folder: Path) -> str:
-    from sim.report.ladder import render
-    from sim.study.ladder import read
-
-    return render(read(folder))
+    return _result(folder), Replications.open(folder)
 
 
-def _curve(folder: Path) -> str:
-    from sim.report.curve import render
-    from sim.study.speed_cost import read
-
-    return render(read(folder))
-
-
-def _sweep(folder: Path) -> str:
-    from sim.report.sweep import render
-    from sim.study.sweep_result import read
-
-    return render(read(folder))
-
-
-def _plan(folder: Path) -> str:
-    from sim.report.plan import render
-    from sim.study.plan import read
-
-    return render(read(folder))
-
-
-def _capacity(folder: Path) -> str:
-    from sim.report.capacity import render
-    from sim.study.capacity import read
-
-    return render(read(folder))
-
-
-def _pareto(folder: Path) -> str:
-    from sim.report.pareto import render
-    from sim.study.pareto import read
-
-    return render(read(folder))
-
-
-def _validation(name: str) -> Callable[[Path], str]:
+def _validation(name: str) -> Kind:
     """The page that `burstsim validate` wrote, which needs the table of measured runs to be made anew."""
-    def page(folder: Path) -> str:
+
+    def read(folder: Path) -> str:
         try:
             text = (folder / name).read_text("utf-8")
         except (OSError, ValueError) as error:
@@ -170,13 +148,16 @@ def _validation(name: str) -> Callable[[Path], str]:
             raise BadInput([Problem("is cut off; validate again", file=str(folder / name))])
         return text
 
-    return page
+    return Kind(read, str)
 
 
-# What makes the page, by the file that tells what a folder holds; where there is none of them it is one run.
-SAVED: Mapping[str, Callable[[Path], str]] = MappingProxyType({
-    "ladder.json": _ladder, "curve.json": _curve, "journal.jsonl": _sweep, "comparison.json": comparison,
-    "replications.json": _replications, "plan.json": _plan, "capacity.json": _capacity, "pareto.json": _pareto,
+RUN = Kind(_result, _late("sim.report.page", "render"))
+# By the file that tells what a folder holds; where there is none of them it is one run.
+SAVED: Mapping[str, Kind] = MappingProxyType({
+    "ladder.json": _study("ladder", "ladder"), "curve.json": _study("speed_cost", "curve"),
+    "journal.jsonl": _study("sweep_result", "sweep"), "comparison.json": _study("comparison", "compare"),
+    "replications.json": Kind(_replications, lambda both: replicated(*both)), "plan.json": _study("plan", "plan"),
+    "capacity.json": _study("capacity", "capacity"), "pareto.json": _study("pareto", "pareto"),
     **{name: _validation(name) for name in VALIDATIONS},
 })  # fmt: skip
 

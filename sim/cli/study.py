@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from sim.cli.written import REPORT, put_page, reached, where
+
 if TYPE_CHECKING:
     from sim.study.ledger import Question
 
 FOLDER = click.Path(path_type=Path)
-REPORT = "report.html"
-WRITTEN = "sim.cli.written"  # what a command has written by the time it is interrupted
 
 
 class Asked(NamedTuple):
@@ -79,21 +79,18 @@ def answer(asked: Asked, question: Question, shown: Shown) -> Any:
         # How far a single run came says nothing of the study.
         raise KeyboardInterrupt from None
     if folder is not None:
-        click.get_current_context().meta[WRITTEN] = f"the {question.kind.word} is complete in {folder}"
+        reached(f"the {question.kind.word} is complete in {folder}")
     if asked.as_json:
         click.echo(json.dumps(shown.said(found), indent=2))
     elif not asked.quiet:
         click.echo(shown.block(found))
-    if folder is not None and not asked.quiet:
-        click.echo(f"written to {folder}{'' if asked.no_report else f'; open {folder / REPORT}'}", err=True)
+    where(folder, not asked.no_report, asked.quiet)
     return found
 
 
 def page(render: Callable[[Any], str]) -> Callable[[Any, Path], None]:
     """What writes a page to a folder."""
-    from sim.study.shelf import put
-
-    return lambda found, folder: put(folder, {REPORT: render(found)})
+    return lambda found, folder: put_page(folder, render(found))
 
 
 def _interrupted(folder: Path | None, question: Question) -> None:
@@ -103,5 +100,4 @@ def _interrupted(folder: Path | None, question: Question) -> None:
     if folder is None or not (folder / question.kind.file).is_file():
         return
     count = len(read(folder, question.kind)[1])
-    said = f"{count:,} {'run is' if count == 1 else 'runs are'} finished in {folder}; the same command goes on from there"
-    click.get_current_context().meta[WRITTEN] = said
+    reached(f"{count:,} {'run is' if count == 1 else 'runs are'} finished in {folder}; the same command goes on from there")

@@ -9,11 +9,10 @@ from typing import Any
 
 import click
 
+from sim.cli.written import put_page, reached, where
 from sim.core.errors import BadInput, Problem
 
 FOLDER = click.Path(path_type=Path)
-REPORT = "report.html"
-WRITTEN = "sim.cli.written"
 OVER = "--over"
 SETTINGS = ("method", "points", "replications", "figures", "seed")
 OPTIONS = {"figures": "--figure", "seed": "--sweep-seed"}  # where the option has another name
@@ -89,6 +88,7 @@ def _axis(text: str) -> tuple[str, Any]:
 def _run(order: Any, folder: Path | None, crew: Any, options: dict[str, Any]) -> Any:
     """Every run; whatever ends it, the page shows what was finished."""
     from sim.report.progress import counted
+    from sim.report.sweep import render
     from sim.study import sweep as study
 
     found = None
@@ -96,23 +96,14 @@ def _run(order: Any, folder: Path | None, crew: Any, options: dict[str, Any]) ->
         with counted("sweeping", not options["quiet"]) as progress, contextlib.closing(
             study.sweeping(order, folder, crew, progress=progress, force=options["force"])
         ) as rows:
-            for found in rows:
-                if folder is not None:
-                    done = f"{len(found.rows)} of {found.wanted} runs are finished in {folder}"
-                    click.get_current_context().meta[WRITTEN] = f"{done}; the same command goes on from there"
+            for one in rows:
+                found = one
     finally:
-        if folder is not None and found is not None and found.rows and not options["no_report"]:
-            write(found, folder)
+        if folder is not None and found is not None:
+            reached(f"{len(found.rows)} of {found.wanted} runs are finished in {folder}; the same command goes on from there")
+            if found.rows and not options["no_report"]:
+                put_page(folder, render(found))
     return found
-
-
-def write(found: Any, folder: Path) -> None:
-    """Put the page of a sweep into its folder, whole or not at all."""
-    from sim.report.sweep import render
-
-    aside = folder / f".{REPORT}.part"
-    aside.write_text(render(found), encoding="utf-8")
-    aside.replace(folder / REPORT)
 
 
 def _shown(options: dict[str, Any], found: Any) -> str:
@@ -131,5 +122,4 @@ def _talk(found: Any, folder: Path | None, page: bool) -> None:
         first = next(row for row in found.rows if row["error"] is not None)
         said = f"{found.failed} of {found.wanted} runs have no figures; of point {first['point']}: {first['error']}"
         click.echo(said, err=True)
-    if folder is not None:
-        click.echo(f"written to {folder}{f'; open {folder / REPORT}' if page else ''}", err=True)
+    where(folder, page, quiet=False)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,22 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
     return found
 
 
-FORMAT = click.option("--format", "format", default="auto", show_default=True, help="Format of the log, one of `burstsim kinds format`.")
-FROM = click.option("--from", "begin", callback=_seconds, metavar="TIME", help="Leave out what comes before so long into the log (2h).")
-TO = click.option("--to", "end", callback=_seconds, metavar="TIME", help="Leave out what comes after.")
-SORT = click.option("--sort", is_flag=True, help="Put rows in order of time.")
-SKIP = click.option("--skip-zero", is_flag=True, help="Leave out rows without input or output tokens.")
-KEEP = click.option("--keep-gaps", is_flag=True, help="Take long silences for traffic, not for outages or missing data.")
+READING = (
+    click.option("--format", "format", default="auto", show_default=True, help="Format of the log, one of `burstsim kinds format`."),
+    click.option("--from", "begin", callback=_seconds, metavar="TIME", help="Leave out what comes before so long into the log (2h)."),
+    click.option("--to", "end", callback=_seconds, metavar="TIME", help="Leave out what comes after."),
+    click.option("--sort", is_flag=True, help="Put rows in order of time."),
+    click.option("--skip-zero", is_flag=True, help="Leave out rows without input or output tokens."),
+    click.option("--keep-gaps", is_flag=True, help="Take long silences for traffic, not for outages or missing data."),
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def reading(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how a log is read, in the order of `READING`."""
+    for option in reversed(READING):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -51,19 +61,14 @@ def workload() -> None:
 
 @workload.command()
 @click.argument("log")
-@FORMAT
-@FROM
-@TO
-@SORT
-@SKIP
-@KEEP
+@reading
 @click.option("--train", default=0.7, show_default=True, type=click.FloatRange(0.1, 0.9), help="Part that fits; the rest judges.")
 @click.option("--kind", default="auto", show_default=True, help="Kind of generator, or auto for the one nearest to the later part.")
 @click.option("--seeds", default=20, show_default=True, type=click.IntRange(5, 1000), help="Draws of each generator, averaged.")
 @click.option("-o", "--output", "out", type=PATH, help="YAML to write: a base that a scenario `extends`.")
 @click.option("--report", type=PATH, help="Page to write, .html, .md or .pdf: the table, the generators tried, and pictures.")
 @JSON
-def fit(log: str, train: float, kind: str, seeds: int, out: Path | None, report: Path | None, as_json: bool, **reading: Any) -> None:
+def fit(log: str, train: float, kind: str, seeds: int, out: Path | None, report: Path | None, as_json: bool, **how: Any) -> None:
     """Turn LOG, in any format that workloads of kind trace read, into a generator, and compare the two.
 
     The first part of the log fits several generators, the later part chooses and judges; what is written is fitted to the whole log.
@@ -81,7 +86,7 @@ def fit(log: str, train: float, kind: str, seeds: int, out: Path | None, report:
         _writable(target)
     with counted("fitting", not as_json) as progress:
         progress(0, None, "reading")
-        found = fitted(_read(log, **reading), train, kind, seeds, progress)
+        found = fitted(_read(log, **how), train, kind, seeds, progress)
     written = text(found)
     if out is not None:
         save(written, out)
@@ -99,17 +104,12 @@ def fit(log: str, train: float, kind: str, seeds: int, out: Path | None, report:
 
 @workload.command()
 @click.argument("what")
-@FORMAT
-@FROM
-@TO
-@SORT
-@SKIP
-@KEEP
+@reading
 @click.option("-o", "--output", "out", type=PATH, help="Picture (.png) or page (.html, .md, .pdf) to write.")
 @click.option("--duration", callback=_seconds, metavar="TIME", help="Show so much of it; by default all.")
 @click.option("--seed", type=click.IntRange(0), help="Seed of the randomness; by default the scenario's.")
 @JSON
-def show(what: str, out: Path | None, duration: float | None, seed: int | None, as_json: bool, **reading: Any) -> None:
+def show(what: str, out: Path | None, duration: float | None, seed: int | None, as_json: bool, **how: Any) -> None:
     """Show traffic: of a scenario (each workload and their sum), of a workload's YAML file or options in braces, or a log.
 
     Prints its figures: rate, Fano factors, gaps, peaks, lengths, correlations, and what prompts share; `-o` draws them.
@@ -126,12 +126,12 @@ def show(what: str, out: Path | None, duration: float | None, seed: int | None, 
     if duration == 0:
         raise BadInput("--duration: found 0; a time above it is wanted")
     if subjects.is_log(what):
-        if duration is not None and reading["end"] is None:
-            reading["end"] = (reading["begin"] or 0.0) + duration
-        log = _read(what, **reading)
+        if duration is not None and how["end"] is None:
+            how["end"] = (how["begin"] or 0.0) + duration
+        log = _read(what, **how)
         shown, remarks = subjects.of_log(log), log.remarks
     else:
-        used = [f"--{name}" for name, value in (("from", reading["begin"]), ("to", reading["end"])) if value is not None]
+        used = [f"--{name}" for name, value in (("from", how["begin"]), ("to", how["end"])) if value is not None]
         if used:
             raise BadInput(f"{' and '.join(used)}: cut a log; of workloads --duration says how much is shown")
         shown, remarks = subjects.of_workloads(what, duration, seed)

@@ -38,7 +38,7 @@ STRETCHES = (
     Column("prefills", "i4", "prompt chunks computed (then steps = 1)"),
     Column("prefill_tokens", "i4", "prompt tokens computed"),
     Column("prefill_pairs", "f8", "query-key pairs of those chunks: sum of n (before + (n + 1) / 2)"),
-    Column("waiting", "i4", "requests queued at this replica during the stretch"),
+    Column("waiting", "i4", "requests queued at this replica at its end"),
     Column("blocks", "i4", "KV blocks in use at its end"),
     Column("paused", "i4", "requests that could have got a token but waited for the prompts"),
     Column("tokens", "f8", "tokens that its decoders got; with speculation, steps before a request's last count at the expected pace"),

@@ -21,6 +21,7 @@ from sim.report.svg import GRID, INK, SERIES, STYLE, svg
 from sim.report.template import fill
 from sim.report.words import number, percent, seconds
 from sim.spec.hardware import gpu, gpu_names
+from sim.study.shelf import put
 from sim.study.validate import Summary
 
 FAMILIES = (
@@ -47,10 +48,9 @@ class Table(NamedTuple):
 
 
 def save(summary: Summary, folder: Path) -> None:
-    """Write accuracy.html and ACCURACY.md. Raises BadInput when the folder cannot be written."""
+    """Write accuracy.html and ACCURACY.md, each whole or not at all. Raises BadInput when the folder cannot be written."""
     try:
-        (folder / "accuracy.html").write_text(page(summary), encoding="utf-8")
-        (folder / "ACCURACY.md").write_text(markdown(summary), encoding="utf-8")
+        put(folder, {"accuracy.html": page(summary), "ACCURACY.md": markdown(summary)})
     except OSError as error:
         raise BadInput(f"cannot write to {folder}: {error.strerror or error}") from error
 

@@ -18,6 +18,7 @@ from sim.report.section import Card
 from sim.report.svg import GRID, INK, SERIES, STYLE, svg
 from sim.report.template import fill
 from sim.report.words import number, percent
+from sim.study.shelf import put
 from sim.study.validate.rl import RlSummary
 from sim.study.validate.rl_plan import Plan
 
@@ -31,10 +32,9 @@ HEAD = ("run", "configuration", "metric", "reported", "simulated", "error", "")
 
 
 def save(summary: RlSummary, folder: Path) -> None:
-    """Write accuracy_rl.html and ACCURACY.md. Raises BadInput when the folder cannot be written."""
+    """Write accuracy_rl.html and ACCURACY.md, each whole or not at all. Raises BadInput when the folder cannot be written."""
     try:
-        (folder / "accuracy_rl.html").write_text(page(summary), encoding="utf-8")
-        (folder / "ACCURACY.md").write_text(markdown(summary), encoding="utf-8")
+        put(folder, {"accuracy_rl.html": page(summary), "ACCURACY.md": markdown(summary)})
     except OSError as error:
         raise BadInput(f"cannot write to {folder}: {error.strerror or error}") from error
 

@@ -1,11 +1,13 @@
 """What a run comes to, in a few sentences for who reads no further: are the service levels met, what is carried, what does it cost."""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from sim.report.rl import runs
 from sim.report.words import dollars, number, percent, seconds
+from sim.spec.limits import worded
 
 
 def answer(summary: dict[str, Any]) -> list[str]:
@@ -25,8 +27,7 @@ def _levels(slo: dict[str, Any]) -> str:
 
 
 def _limit(limit: dict[str, Any]) -> str:
-    measure, _, percentile = limit["limit"].rpartition("_")
-    return f"{measure.upper().replace('_', ' ')} {percentile} is {seconds(limit['measured_s'])} (limit {seconds(limit['limit_s'])})"
+    return f"{worded(limit['limit'])} is {seconds(limit['measured_s'])} (limit {seconds(limit['limit_s'])})"
 
 
 def _learned(summary: dict[str, Any]) -> Iterator[str]:
@@ -54,9 +55,18 @@ def _carried(summary: dict[str, Any]) -> Iterator[str]:
         first = f", half of the first tokens within {seconds(mean['p50'])} and 99% within {seconds(mean['p99'])}" if mean else ""
         yield (
             f"{number(rates['requests_per_s'])} requests and {number(rates['output_tokens_per_s'])} output tokens per second on "
-            f"{gpu['count']:,} GPU{'s' * (gpu['count'] != 1)}, which are busy {percent(gpu['busy_fraction'])} of the time{first}."
+            f"{gpus_of(summary)}, which are busy {percent(gpu['busy_fraction'])} of the time{first}."
         )
     if cost["usd_per_hour"]:
         token = cost["usd_per_million_output_tokens"]
         each = f", {dollars(token)} per million output tokens" if token else ""
         yield f"It costs {dollars(cost['usd_per_hour'])} an hour{each}."
+
+
+def gpus_of(summary: dict[str, Any]) -> str:
+    """How many GPUs, the most at a time where that changes."""
+    scaling, count = summary["scaling"], summary["gpu"]["count"]
+    # The mean is of a sum of lives, up to rounding.
+    mean = scaling and scaling["replicas"]["mean"]
+    changes = mean and not math.isclose(mean, scaling["replicas"]["peak"], rel_tol=1e-9)
+    return f"{'at most ' if changes else ''}{count:,} GPU{'s' * (count != 1)}"

@@ -15,6 +15,7 @@ from sim.study.energy import HOUR, gpu_hours, hours, site_joules, step_power
 from sim.study.facts import Bins
 from sim.study.metrics import Facts
 from sim.study.money import idle_usd, paid, pool_usd, usd_by_hour
+from sim.study.training import site_joules_by_hour, trainers_usd_per_hour
 
 LEAST_HOURS = 3  # a run of fewer has no course over the hours
 
@@ -107,13 +108,14 @@ def _moments(facts: Facts) -> Drawing:
     drawn.add(start, start + facts.lifetimes, facts.per_replica("idle_watts") * facts.gpus)
     for page in facts.stretches():
         drawn.add(page["start"], page.end, (step_power(page) - page.per_pool("idle_watts")) * page.gpus)
-    money, watts = spent.means(), drawn.means() / 1e3
-    note = f"The fleet costs {dollars(money.max())} an hour at most, its GPUs draw {number(watts.max())} kW at most, averaged over a bin."
+    money, watts = spent.means() + trainers_usd_per_hour(facts), drawn.means() / 1e3
+    whose = "engines" if facts.meta.get("trainers") else "its GPUs"
+    note = f"The fleet costs {dollars(money.max())} an hour at most, {whose} draw {number(watts.max())} kW at most, averaged over a bin."
 
     def draw(values: np.ndarray, words: str, colour: int) -> Callable[[Any, float], None]:
         return lambda axes, clock: _filled(axes, edges / clock, values, words, colour)
 
-    parts = draw(money, "dollars an hour", 0), draw(watts, "power of the GPUs, kW", 2)
+    parts = draw(money, "dollars an hour", 0), draw(watts, f"power of {whose.replace('its', 'the')}, kW", 2)
     return over_time("Money and power over time", note, facts, *parts)
 
 
@@ -125,7 +127,7 @@ def _filled(axes: Any, edges: np.ndarray, values: np.ndarray, words: str, colour
 
 def _over_the_hours(facts: Facts) -> Drawing:
     edges, carbon = np.arange(hours(facts) + 1), grams(facts)
-    money, drawn = np.array(usd_by_hour(facts)), site_joules(facts).sum(axis=0) / HOUR / 1e3
+    money, drawn = np.array(usd_by_hour(facts)), _site_watts(facts) / 1e3
     emitted = [] if carbon is None else [(carbon.sum(axis=0) / 1e3, "kgCO2e in each hour", 1)]
     drawings = [(money, "dollars for GPUs in each hour", 0), (drawn, "power of the site, kW", 2), *emitted]
     note = f"The dearest hour costs {dollars(money.max())}; the site draws {number(drawn.max())} kW at most. The last hour is a begun one."
@@ -139,6 +141,13 @@ def _over_the_hours(facts: Facts) -> Drawing:
         return draw
 
     return Drawing("Money and energy by hour", note, tuple(part(*one) for one in drawings), (4.3, 3.0 + 1.3 * len(emitted)))
+
+
+def _site_watts(facts: Facts) -> np.ndarray:
+    """What engines and trainers draw at the site, on average in each hour of the run's clock."""
+    trainers = (site_joules_by_hour(facts, one) for one in facts.meta.get("trainers", []))
+    found: np.ndarray = (site_joules(facts).sum(axis=0) + sum(trainers)) / HOUR
+    return found
 
 
 def _carbon(carbon: dict[str, Any]) -> list[tuple[str, str]]:

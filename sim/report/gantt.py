@@ -21,7 +21,7 @@ LANES = 16  # of rollout replicas
 OTHERS = 4  # of graders, of pools of sandboxes, and of other pools, each
 BINS = 200
 STEPS = 5  # in the middle
-VERSIONS = 12  # named at the top, at most
+VERSIONS = 14  # that have room for their names at the top
 LEVELS = 24.0  # heights that are told apart
 WIDTH = 15  # letters of a name
 
@@ -259,10 +259,10 @@ def draw(axes: Any, chart: Chart) -> list[Any]:
         axes.plot([window[0] / clock, window[1] / clock], [row + 0.92] * 2, color=GRID, linewidth=0.6, zorder=0)
         axes.annotate(lane.said, (1.0, row + 0.5), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points", va="center",
                       fontsize=8.5)  # fmt: skip
-    every = -(-len(versions) // VERSIONS)
+    named = _apart([at for at, _ in versions], (window[1] - window[0]) / VERSIONS)
     for place, (at, version) in enumerate(versions):
         axes.axvline(at / clock, color=GRID, linewidth=0.7, zorder=0)
-        if (len(versions) - 1 - place) % max(every, 1) == 0:
+        if place in named:
             axes.annotate(f"v{version}", (at / clock, 1.0), (0, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
                           ha="center", fontsize=8.5)  # fmt: skip
     axes.set_yticks(np.arange(len(lanes)) + 0.5, [lane.name for lane in lanes])
@@ -273,6 +273,19 @@ def draw(axes: Any, chart: Chart) -> list[Any]:
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(f"time, {unit}")
     return [Patch(facecolor=look.colour, alpha=look.alpha, label=words) for words, look in used.items()]
+
+
+def _apart(times: Sequence[float], least: float) -> set[int]:
+    """Places of those that are at least so far from each other, the last among them.
+
+    >>> sorted(_apart([1.0, 8.0, 8.1, 8.2, 9.0], 0.8))
+    [0, 3, 4]
+    """
+    kept: list[int] = []
+    for place in reversed(range(len(times))):
+        if not kept or times[kept[-1]] - times[place] >= least * (1 - 1e-9):
+            kept.append(place)
+    return set(kept)
 
 
 def _note(lanes: Sequence[Lane]) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from sim.report.section import Sheet
 from sim.report.words import DASH, dollars, number, percent, together
@@ -10,7 +11,15 @@ from sim.study.interval import BATCHES, Interval
 from sim.study.replications import Replications
 
 SHARES = ("fraction", "attainment", "hit_rate", "mfu", "mbu", "share", "idle_frac")
+LED = 4  # figures named at the head of a page
 HEADS = ("Figure", "Mean", "±", "From", "To", "± of the mean")
+
+
+class Sure(NamedTuple):
+    """How sure the figures of a page are: `lead` is said at its head, `sheet` has the rest."""
+
+    lead: str
+    sheet: Sheet
 
 
 def shown(name: str, values: list[float]) -> list[str]:
@@ -68,12 +77,16 @@ def verdicts(found: Replications) -> str:
     return f"Verdict, {of}: {', '.join(said)}.{slo}{wrong}"
 
 
-def sheet(found: Replications) -> Sheet:
-    """The part of a page."""
-    rows = [[name, *_cells(name, found.interval(name))] for name in names(found)]
+def sure(found: Replications) -> Sure:
+    """The parts of a page."""
+    every = names(found)
+    rows = [[name, *_cells(name, found.interval(name))] for name in every]
     rest = "of the whole run" if found.method == BATCHES else "of the first replication"
     named = f"Figures are named as in summary.json; the others of this page are {rest}."
-    return Sheet("How sure the figures are", HEADS, rows, " ".join((found.words, verdicts(found), *found.remarks, named)))
+    table = Sheet("How sure the figures are", HEADS, rows, " ".join((found.words, verdicts(found), *found.remarks, named)))
+    means = ", ".join(f"{name} {give_or_take(name, found.interval(name))}" for name in every[:LED])
+    said = f" Means with 95 % intervals: {means}." if means else ""
+    return Sure(f"{verdicts(found)}{said} What follows is {rest}.", table)
 
 
 def names(found: Replications) -> list[str]:

@@ -11,7 +11,7 @@ from sim.core.errors import BadInput, Problem
 from sim.physics.cabling import Cabling, box
 from sim.physics.memory import divide
 from sim.physics.trainer import TrainStep
-from sim.report.words import number, scaled, seconds
+from sim.report.words import counted, number, scaled, seconds
 from sim.spec.hardware import gpu
 from sim.spec.llm import llm
 from sim.spec.load import located
@@ -140,7 +140,7 @@ def text(facts: Facts) -> str:
     network = facts["network"]
     lines = [f"{facts['name']}"]
     if network is not None:
-        lines += [f"network: {_count(network['hosts'], 'host')}, {_count(network['gpus'], 'GPU')}, {fabric_words(network['fabric'])}"]
+        lines += [f"network: {counted(network['hosts'], 'host')}, {counted(network['gpus'], 'GPU')}, {fabric_words(network['fabric'])}"]
         for region in network["regions"]:
             lines += _region_lines(region, network["fabric"])
         lines += [f"  wan {' - '.join(wan['between'])}: {wan_words(wan)}" for wan in network["wan"]]
@@ -162,7 +162,7 @@ def text(facts: Facts) -> str:
 def _region_lines(region: Facts, fabric: Facts) -> list[str]:
     title = f"region {region['name']}" if region["name"] else "one region"
     across = f", {rate(region['bisection'])} across its middle" if region["bisection"] else ""
-    lines = [f"  {title}: {_count(region['hosts'], 'host')}, {_count(region['gpus'], 'GPU')}{across}"]
+    lines = [f"  {title}: {counted(region['hosts'], 'host')}, {counted(region['gpus'], 'GPU')}{across}"]
     for leaf in region["leafs"]:
         below = [f"{count:,} x {name}" for name, count in leaf["hosts"].items()]
         lines.append(f"    {leaf_words(leaf, fabric)}, over {' and '.join(below)}")
@@ -193,18 +193,18 @@ def leaf_words(leaf: Facts, fabric: Facts) -> str:
     if fabric["kind"] == "flat":
         return "the switch"
     if fabric["kind"] == "rails":
-        return f"{_count(count, 'pod')} of {_count(leaf['switches'], 'rail')}{each}, {up} up from a pod"
+        return f"{counted(count, 'pod')} of {counted(leaf['switches'], 'rail')}{each}, {up} up from a pod"
     return f"{count:,} leaf switch{'es' if count > 1 else ''}, {up} up{each}"
 
 
 def host_words(group: Facts) -> str:
     """What is in a host of a group."""
-    parts = [f"{group['gpus']} GPUs" if group["name"] == group["gpu"] else f"{group['gpus']} {group['gpu']}"]
+    parts = [counted(group["gpus"], "GPU") if group["name"] == group["gpu"] else f"{group['gpus']} {group['gpu']}"]
     if group["nvlink"]:
         rack = f" over {group['domain'] // group['gpus']} hosts" if group["domain"] > group["gpus"] else ""
         parts.append(f"NVLink {rate(group['nvlink'])} among {group['domain']}{rack}")
     parts.append(f"PCIe {rate(group['pcie'])}")
-    parts.append(f"{_count(group['cards'], 'card')} of {rate(group['card'])}" if group["cards"] else "no network cards")
+    parts.append(f"{counted(group['cards'], 'card')} of {rate(group['card'])}" if group["cards"] else "no network cards")
     speed = f" at {rate(group['memory_bandwidth'])}" if group["memory_bandwidth"] else ""
     return f"{group['name']} ({group['node']}): {', '.join(parts)}; memory {scaled(group['host_memory'])}B{speed}"
 
@@ -223,11 +223,11 @@ def pool_words(pool: Facts) -> str:
     least, most, start = pool["least"], pool["most"], pool["replicas"]
     changing = f" ({least:,} to {most:,})" if (least, most) != (start, start) else ""
     gpus = f"{start * pool['gpus']:,}" + (f" (at most {most * pool['gpus']:,})" if most != start else "")
-    replicas = f"{_count(start, 'replica')}{changing} of {pool['gpus']} {pool['gpu']} ({layout})"
+    replicas = f"{counted(start, 'replica')}{changing} of {pool['gpus']} {pool['gpu']} ({layout})"
     if pool["shares"]:
         return f"{pool['model']}{role}{home}, {replicas}: on the GPUs of {pool['shares']}, in turn"
     there = "" if pool["there"] is None else f" of {pool['there']:,}"
-    return f"{pool['model']}{role}{home}, {replicas}: {gpus}{there} GPUs"
+    return f"{pool['model']}{role}{home}, {replicas}: {gpus}{there} GPU{'' if gpus + there == '1' else 's'}"
 
 
 def memory_words(memory: Facts) -> str:
@@ -238,7 +238,3 @@ def memory_words(memory: Facts) -> str:
 
 def _after(store: Facts) -> str:
     return f", {seconds(store['latency'])} before the first byte" if store["latency"] else ""
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -8,7 +8,8 @@ from sim.report import folder, rl_ladder
 from sim.report.plots import Plot
 from sim.report.svg import SERIES, STYLE, svg
 from sim.report.template import fill
-from sim.report.words import DASH, dollars, number, percent, seconds
+from sim.report.words import DASH, counted, dollars, number, percent, seconds
+from sim.spec.limits import worded
 from sim.spec.load import dump
 from sim.study.ladder import Ladder
 
@@ -16,6 +17,7 @@ HEADS = ("Step", "GPUs needed", "Tokens/s per GPU", "$ per Mtok", "Throughput", 
          "KV waste", "Spread")  # fmt: skip
 GROUPS = (("", 1), ("Smallest fleet within the service levels", 5), ("Fleet as written", 6))
 PICKS = ("needed", "rate", "price", "throughput", "cost", "gpus", "tokens", "ttft", "tpot", "waste", "spread")
+TICKS = ((12.0, (1,)), (4.0, (1, 2, 5)), (0.0, (1, 2, 3, 4, 5, 6, 8)))  # times powers of ten, by the largest over the smallest value
 SAME = 0.02  # factors so near to 1 are called no difference
 
 
@@ -77,8 +79,8 @@ def sentence(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
         return f"Needs {_gpus(row)}: what the others are compared with."
     than = "too" if _gpus(row) == _gpus(below) else f"in place of {_gpus(below)}"
     parts = [f"Needs {_gpus(row)} {than}: {_money(row)}."]
-    latency = [_latency_change(row, below, key) for key in ("ttft", "tpot")]
-    parts += [f"On the fleet as written {text}." for text in latency if text]
+    latency = " and ".join(filter(None, (_latency_change(row, below, key) for key in ("ttft", "tpot"))))
+    parts += [f"On the fleet as written {latency}."] if latency else []
     if row["audit_ok"] is False:
         parts.append("A check of this run failed: do not use its figures.")
     return " ".join(parts) + ("" if row["kept"] else " Tried and left again.")
@@ -97,8 +99,9 @@ def whole(kept: Sequence[Mapping[str, Any]]) -> str:
         same = f"the GPUs needed ({number(gpus[0])}) and the price of a token do not change"
         return f"From {first['name']} to {last['name']}: {same}{changed}."
     return (
-        f"From {first['name']} to {last['name']}: {number(gpus[1])} GPUs in place of {number(gpus[0])}, {number(rate[1] / rate[0])} times "
-        f"the output tokens per second of a GPU, {dollars(price[1])} in place of {dollars(price[0])} per million output tokens "
+        f"From {first['name']} to {last['name']}: {counted(gpus[1], 'GPU')} in place of {number(gpus[0])}, "
+        f"{number(rate[1] / rate[0])} times the output tokens per second of a GPU, "
+        f"{dollars(price[1])} in place of {dollars(price[0])} per million output tokens "
         f"({number(price[0] / price[1])} times cheaper)."
     )
 
@@ -158,7 +161,10 @@ def _latency(rows: Sequence[Mapping[str, Any]]) -> Plot:
         axis.set_xscale("log")
         axis.set_title(words)
         axis.margins(x=0.12)
-        _plain(axis, (0.01, 0.1, 1, 10, 100, 1000, 10000), values)
+        known = [value for value in values if value == value]
+        ratio = max(known) / min(known)
+        steps = next(steps for least, steps in TICKS if ratio >= least)
+        _plain(axis, [step * 10.0**power for power in range(-4, 6) for step in steps], values)
     return Plot(title, note, svg(figure, title, f"{title}. {note}"))
 
 
@@ -170,8 +176,10 @@ def _waste(rows: Sequence[Mapping[str, Any]]) -> Plot:
     for key, words, marker, colour in kinds:
         values = [100 * row[key] if row[key] is not None else float("nan") for row in rows]
         axes[0].plot(values, range(len(rows)), marker, color=SERIES[colour], label=words, markersize=4.5)
-    axes[0].set_xlim(left=-3)
-    axes[0].legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.45, 0.98), handlelength=0.8, columnspacing=0.9, borderpad=0)
+    # No wider than a tenth of what is shown, so that small shares keep their places.
+    most = max([1.0, *(100 * row[key] for row in rows for key, *_ in kinds if row[key] is not None)])
+    axes[0].set_xlim(-0.03 * most, 1.05 * most)
+    figure.legend(ncols=3, loc="outside upper left", handlelength=0.8, columnspacing=0.9, borderpad=0)
     return Plot(title, note, svg(figure, title, f"{title}. {note}"))
 
 
@@ -214,7 +222,7 @@ def _below(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Mapping
 
 
 def _gpus(row: Mapping[str, Any]) -> str:
-    return "more GPUs than were tried" if row["needed_gpus"] is None else f"{row['needed_gpus']:,} GPUs"
+    return "more GPUs than were tried" if row["needed_gpus"] is None else counted(row["needed_gpus"], "GPU")
 
 
 def _money(row: Mapping[str, Any]) -> str:
@@ -239,5 +247,4 @@ def _latency_change(row: Mapping[str, Any], below: Mapping[str, Any], key: str) 
 
 def _limits(ladder: Ladder) -> str:
     said = ladder.scenario.slo.model_dump(exclude_none=True)
-    limits = [(name.rpartition("_"), limit) for name, limit in said.items() if name != "attainment"]
-    return ", ".join(f"{measure.upper()} {percentile} ≤ {seconds(limit)}" for (measure, _, percentile), limit in limits)
+    return ", ".join(f"{worded(name)} ≤ {seconds(limit)}" for name, limit in said.items() if name != "attainment")

@@ -1,7 +1,6 @@
 """A result as one HTML page that needs nothing else: no network, the plots and the script inline. The same result gives the same page."""
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -10,14 +9,16 @@ import numpy as np
 
 from sim.core.errors import BadInput
 from sim.report import agents, callers, economics, fleet, links, rl, rl_plots, sandboxes, services, sharing, training
-from sim.report.answer import answer
+from sim.report.answer import answer, gpus_of
 from sim.report.folder import of_run
+from sim.report.intervals import Sure
 from sim.report.plots import Plot
 from sim.report.section import Card, Mark, Sheet
 from sim.report.template import fill
 from sim.report.text import WHY
 from sim.report.words import DASH, dollars, figure, number, percent, scaled, seconds, together
 from sim.spec.hardware import KINDS
+from sim.spec.limits import worded
 from sim.study.metrics import METRICS, Facts
 from sim.study.result import Result
 
@@ -35,20 +36,21 @@ CHECKS = {
 }  # fmt: skip
 
 
-def render(result: Result, sure: Sheet | None = None) -> str:
-    """The page, with a table of how sure the figures are where one is given (`sim/report/intervals.py`). Raises nothing of its own:
-    figures a run does not have are left out.
+def render(result: Result, sure: Sure | None = None) -> str:
+    """The page, with how sure the figures are where that is given (`sim/report/intervals.py`). Raises nothing of its own: figures a run
+    does not have are left out.
     """
     from sim.spec.load import dump
 
-    summary, pools, facts = result.summary, result.meta["pools"], Facts(result)
+    summary, facts = result.summary, Facts(result)
+    pools, trainers = result.meta["pools"], result.meta.get("trainers", [])
     latency = _latency(summary)
     return fill(
         "page", name=result.scenario.name, description=result.scenario.description, setting=_setting(result), verdict=summary["verdict"],
         answer=answer(summary), summary=summary, cards=cards(summary), warnings=warnings(result), slo_mark=_slo_mark(summary["slo"]),
         limits=_limits(summary["slo"]), plots=_plots(facts, summary), latency_heads=("Measure", *PERCENTILES), drawing=_drawing(result),
         latency=list(latency.values()), latency_docs=[METRICS[key].doc for key in latency], panels=_panels(summary), pool_heads=POOL,
-        pools=[_pool(pool) for pool in pools], extrapolated=_extrapolated(summary), gpus=_origins_of(result.meta),
+        pools=[*map(_pool, pools), *map(_trainer, trainers)], extrapolated=_extrapolated(summary), gpus=_origins_of(result.meta),
         audit=_audit(summary["audit"]), audit_mark=_audit_mark(summary["audit"]), run=_run(result), scenario=dump(result.scenario),
         metrics=[(metric.name, metric.unit, metric.doc) for metric in METRICS.values()], sheets=_sheets(facts, summary), sure=sure,
         files=of_run(result, sure is not None),
@@ -117,6 +119,9 @@ def cards(summary: dict[str, Any]) -> list[Card]:
         Card("Output tokens per second", number(rates["output_tokens_per_s"]), f"{number(rates['output_tokens_per_s_per_gpu'])} per GPU"),
         Card("Requests per second", number(rates["requests_per_s"]), f"{requests['completed']:,} of {requests['arrived']:,} completed"),
     ]
+    if not requests["arrived"]:
+        # Nobody asked for anything: a trainer on its own.
+        return [card for card in (*found[:-2], *(Card(*card) for card in economics.cards(summary))) if not card.value.startswith(DASH)]
     for key, name in (("ttft_s", "TTFT, median"), ("tpot_s", "TPOT, median"), ("e2e_s", "E2E, median")):
         spread = summary[key] or {}
         found.append(Card(name, seconds(spread.get("p50")), f"p99 {seconds(spread.get('p99'))}"))
@@ -125,7 +130,7 @@ def cards(summary: dict[str, Any]) -> list[Card]:
         found.append(Card("Within service levels", percent(slo["attainment"]), goodput))
     kv = summary["kv"]
     found += [
-        Card(_whose(summary), percent(gpu["busy_fraction"]), f"{_gpus(summary)}; {_used(summary)}"),
+        Card(_whose(summary), percent(gpu["busy_fraction"]), f"{gpus_of(summary)}; {_used(summary)}"),
         Card("KV cache, peak", percent(kv["peak_fraction"]), f"{kv['preemptions']:,} preemptions"),
         *(Card(*card) for card in economics.cards(summary)),
     ]
@@ -141,15 +146,6 @@ def _used(summary: dict[str, Any]) -> str:
     """How well engines used GPUs, while they had them."""
     used = f"MFU {percent(summary['gpu']['mfu'])}, MBU {percent(summary['gpu']['mbu'])}"
     return f"the trainer's passes count; of engines' own time, {used}" if summary["shared_gpus"] else used
-
-
-def _gpus(summary: dict[str, Any]) -> str:
-    """How many GPUs, the most at a time where that changes."""
-    scaling, count = summary["scaling"], summary["gpu"]["count"]
-    # The mean is of a sum of lives, up to rounding.
-    mean = scaling and scaling["replicas"]["mean"]
-    changes = mean and not math.isclose(mean, scaling["replicas"]["peak"], rel_tol=1e-9)
-    return f"{'at most ' if changes else ''}{count:,} GPU{'s' * (count != 1)}"
 
 
 def warnings(result: Result) -> list[str]:
@@ -198,9 +194,7 @@ def _limits(slo: dict[str, Any]) -> list[tuple[str | Mark, ...]]:
     holds = {True: Mark("good", "yes"), False: Mark("bad", "no"), None: Mark("none", DASH)}
     rows: list[tuple[str | Mark, ...]] = []
     for limit in slo["limits"]:
-        measure, _, percentile = limit["limit"].rpartition("_")
-        name = f"{measure.upper().replace('_', ' ')} {percentile}"
-        rows.append((name, f"≤ {seconds(limit['limit_s'])}", seconds(limit["measured_s"]), holds[limit["ok"]]))
+        rows.append((worded(limit["limit"]), f"≤ {seconds(limit['limit_s'])}", seconds(limit["measured_s"]), holds[limit["ok"]]))
     if slo["target"] is not None:
         reached = None if slo["attainment"] is None else slo["attainment"] >= slo["target"]
         rows.append(("Good requests", f"≥ {percent(slo['target'])}", percent(slo["attainment"]), holds[reached]))
@@ -256,7 +250,6 @@ def _moved(flows: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _pool(pool: dict[str, Any]) -> tuple[str | Mark, ...]:
     """What is assumed of a pool, in the order of POOL."""
-    worst = max((row["kind"] for row in pool["provenance"]), key=KINDS.index, default="judgement")
     price = pool["price_per_hour"]
     total = pool["gpus"] * pool["replicas"]
     memory = pool["memory"]
@@ -264,8 +257,21 @@ def _pool(pool: dict[str, Any]) -> tuple[str | Mark, ...]:
     return (
         pool["name"], pool["model"], _layout(pool), f"as {pool['lender']}" if pool.get("lender") else _price(price, total),
         f"{pool['kv_blocks']:,} blocks a replica, {scaled(cache)}B of {scaled(memory['budget'])}B a GPU", _kernels(pool["provenance"]),
-        Mark(KIND_MARKS[worst], worst),
+        _weakest(pool["provenance"]),
     )  # fmt: skip
+
+
+def _trainer(one: dict[str, Any]) -> tuple[str | Mark, ...]:
+    """The same of a trainer, which has no cache."""
+    taken = sum(size for part, size in one["memory"].items() if part not in ("budget", "host"))
+    memory = f"none; training takes {scaled(taken)}B of {scaled(one['memory']['budget'])}B a GPU"
+    price = f"as {one['shares']}" if one["shares"] else _price(one["price_per_hour"], one["gpus"])
+    return one["name"], one["model"], _learner(one), price, memory, _kernels(one["provenance"]), _weakest(one["provenance"])
+
+
+def _weakest(rows: list[dict[str, Any]]) -> Mark:
+    worst = max((row["kind"] for row in rows), key=KINDS.index, default="judgement")
+    return Mark(KIND_MARKS[worst], worst)
 
 
 def _kernels(rows: list[dict[str, Any]]) -> str:
@@ -290,7 +296,8 @@ def _price(price: float | None, gpus: int) -> str:
 
 def _origins_of(meta: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures of each GPU once, of the network and of starts, under where they come from: the least certain first."""
-    sheets = {pool["gpu"]: pool["provenance"] for pool in meta["pools"]} | meta.get("provenance", {})
+    machines = [*meta.get("trainers", []), *meta["pools"]]
+    sheets = {one["gpu"]: one["provenance"] for one in machines} | meta.get("provenance", {})
     return [{"name": f"Figures of {name}", "origins": _origins(rows)} for name, rows in sheets.items()]
 
 

@@ -22,7 +22,8 @@ def render(found: Pareto) -> str:
     """The page."""
     front = _front(found)
     note = (
-        "Load: requests per second, or clients, of one replica. Tokens/s of a user: one over the mean time per output token. $/Mtok: "
+        "Load: requests per second, or clients, of one replica; of traffic with neither, times what is written. Tokens/s of a user: one "
+        "over the mean time per output token. $/Mtok: "
         "dollars per million output tokens, prompts included. Overloaded runs are on no frontier."
     )
     parts = [

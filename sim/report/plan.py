@@ -9,14 +9,15 @@ from sim.report.decision import render as page
 from sim.report.folder import of_plan
 from sim.report.plan_plots import plots
 from sim.report.words import DASH, dollars, figure, number, percent, seconds
+from sim.spec.limits import worded
 from sim.spec.load import dump
-from sim.study.trial import worded
 
 if TYPE_CHECKING:
     from sim.study.plan import Plan
 
 Row = Mapping[str, Any]
 STATES = {"best": "the answer", "loses": "dearer", "fails": "fails", "impossible": "cannot", "refused": "does not fit"}
+PRICE = "price of the GPUs"
 MANY = 12  # layouts shown in a terminal
 SOME = 8  # figures named of one source
 
@@ -97,7 +98,7 @@ def sentences(plan: Plan) -> list[str]:
         said += _bears(plan)
         whole = best["run_usd_per_hour"]
         if whole is not None and abs(whole - best["usd_per_hour"]) > 0.01 * best["usd_per_hour"]:
-            said.append(f"With all that is paid beside GPUs (nodes of sandboxes, storage, traffic) it is {dollars(whole)} an hour.")
+            said.append(f"With all else that is paid (storage, traffic, nodes that come and go) it is {dollars(whole)} an hour.")
         if plan.answer is not None and plan.answer.prices is not None and "spot" in plan.answer.prices.commitment.values():
             said.append("Spot GPUs are taken to stay: that they are taken back is not simulated.")
         won = [row["lever"] for row in plan.relax if row["met"]]
@@ -107,14 +108,43 @@ def sentences(plan: Plan) -> list[str]:
             near = min(plan.relax, key=lambda row: row["over_limit"])
             over = f"{near['over_limit']:.3g} times the limit"
             said.append(f"No single lever that was tried lets {_count(best['short'], 'replica')} do; nearest is {near['lever']} ({over}).")
-        until = next((row["until"] for row in plan.tornado if row["until"]), None)
-        rival = next((row for row in plan.layouts if row["state"] == "loses" and row["usd_per_hour"]), None)
-        if until is not None and rival is not None:
-            cost = f"{rival['layout']} for {dollars(rival['usd_per_hour'])} an hour"
-            said.append(f"Next is {cost}: it wins once these GPUs cost {percent(until - 1)} more.")
+        said += _next(plan)
     said.append(f"The search took {_count(plan.searched, 'run')}; every layout in every number would have been {plan.whole:,}. "
                 f"In all {_count(len(plan.runs), 'run')}, in {seconds(plan.seconds)}.")  # fmt: skip
     return said
+
+
+def _next(plan: Plan) -> list[str]:
+    """The cheapest of those that lost, and who would win if these GPUs cost more."""
+    lost = [row for row in plan.layouts if row["state"] == "loses"]
+    rival = lost[0] if lost else None
+    if rival is None or plan.best is None:
+        return []
+    if rival["usd_per_hour"] is None:
+        # Layouts come by what they cost at the least, and of this one no more is known.
+        return [f"Next may be {rival['layout']}, for {dollars(rival['at_least'])} an hour or more."]
+    dearer = next((row for row in plan.tornado if row["until"]), None)
+    as_much = ", the same" if _even(rival, plan.best) else ""
+    said = f"Next is {rival['layout']} for {dollars(rival['usd_per_hour'])} an hour{as_much}"
+    if dearer is None:
+        return [f"{said}."]
+    who = "it" if dearer["rival"] == rival["layout"] else f"{dearer['rival']} ({dollars(dearer['rival_usd_per_hour'])})"
+    if dearer["until"] - 1 < 5e-4:
+        return [f"{said}; {who} wins once these GPUs cost more."]
+    more = dearer["until"] - 1
+    return [f"{said}{'; ' if as_much else ': '}{who} wins once these GPUs cost {percent(more)} more."]
+
+
+def _even(row: Row, best: Row) -> bool:
+    """Whether a layout costs what the answer does."""
+    usd = row["usd_per_hour"]
+    return usd is not None and abs(usd - best["usd_per_hour"]) < 0.005
+
+
+def _outcome(row: Row, best: Row | None) -> str:
+    if row["state"] == "loses" and best is not None and _even(row, best):
+        return "as dear"
+    return STATES[row["state"]] if row["state"] != "refused" or row.get("lacking_bytes") else "refused"
 
 
 def _bears(plan: Plan) -> list[str]:
@@ -124,8 +154,8 @@ def _bears(plan: Plan) -> list[str]:
     if not low:
         return []
     if high is None:
-        return [f"It bears {low:.3g} times the traffic and more."]
-    return [f"It bears {low:.2f} to {high:.2f} times the traffic: {low - 1:.0%} of head-room."]
+        return [f"It bears {low:.3g} times the traffic and more, by a run of one seed."]
+    return [f"It bears {low:.2f} to {high:.2f} times the traffic: {low - 1:.0%} of head-room, by runs of one seed."]
 
 
 def _cards(plan: Plan) -> list[Card]:
@@ -205,6 +235,9 @@ def _hangs(plan: Plan) -> Part | None:
         "The same layout, planned anew by single runs with one assumption changed: dollars per hour, and replicas. Kernel times: every "
         "kernel of pools and trainers takes so much less or more than is known of it."
     )
+    single = next((row["was_replicas"] for row in plan.tornado if row["name"] != PRICE), None)
+    if single is not None and plan.best is not None and single < plan.best["replicas"]:
+        note += f" By single runs {_count(single, 'replica')} would do as it is assumed; other seeds need {plan.best['replicas']:,}."
     return Part("What it hangs on", [Grid(_HANGS, [_swing(row) for row in plan.tornado], note)], [tornado(plan)])
 
 
@@ -222,7 +255,7 @@ def losers(plan: Plan) -> Grid:
     for row in plan.layouts:
         price = dollars(row["usd_per_hour"]) if row["usd_per_hour"] else f"≥ {dollars(row['at_least'])}" if row["at_least"] else DASH
         why = row["why"] if row["state"] == "refused" else row["why"][:1].upper() + row["why"][1:]
-        rows.append([row["layout"], STATES[row["state"]], number(row["replicas"]), price, why])
+        rows.append([row["layout"], _outcome(row, plan.best), number(row["replicas"]), price, why])
     note = (
         "Under the traffic of today. A layout that lost was not looked at further than it took to tell: ≥ is what it costs at the least. "
         "Fewest replicas of those that lost are by single runs."

@@ -40,7 +40,9 @@ def tornado(plan: Plan) -> Plot:
         axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: dollars(value))
-        axes.margins(x=0.16)
+        # Bars hold the margins to their ends otherwise, and the line that they start from is cut off.
+        axes.use_sticky_edges = False
+        axes.margins(x=0.16, y=0.08)
         axes.grid(axis="y", visible=False)
         note = (
             "Blue: the assumption 20 % lower; hatched: 20 % higher; the line: as assumed, found in the same way. No bar: not a whole "

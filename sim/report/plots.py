@@ -17,7 +17,8 @@ from sim.study.training import passes
 
 BINS = 240
 POINTS = 160
-SOME = 1e-6  # GPUs: fewer are none
+SOME = 1e-6  # GPUs, and requests: fewer are none
+SAME = 1e-6  # of a latency: what differs by no more is one value
 LATENCIES = {"ttft": "Time to first token", "tpot": "Time per output token", "e2e": "End-to-end latency"}
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 LEGEND = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.98), "columnspacing": 1.2, "borderpad": 0}
@@ -126,7 +127,7 @@ def latency(facts: Facts, measure: str, values: np.ndarray) -> Drawing:
 
 def traffic(facts: Facts, line: Timeline) -> Drawing:
     """Arrivals, and the queue."""
-    rate, waiting = line.rate, line.waiting
+    rate, waiting = line.rate, np.where(line.waiting > SOME, line.waiting, 0.0)
     most = f"at most {number(float(waiting.max()))} requests wait at once, averaged over a bin"
     note = f"Arrivals peak at {number(float(rate.max()))} a second; {most}."
 
@@ -204,7 +205,11 @@ def spread(title: str, values: np.ndarray, words: tuple[str, str], limit: float 
     """Share of values (s) at or below each; `words` say what has them, and what they are. Puts them in another order."""
     shares = np.unique(np.concatenate([np.linspace(0, 1, POINTS), [0.5, 0.99, 0.999]]))
     points = np.quantile(values, shares, overwrite_input=True)
+    if points[-1] - points[0] <= SAME * abs(points[-1]):
+        points = np.full_like(points, np.median(points))  # what differs by rounding alone would stretch the axis to show it
     half, tail = np.interp([0.5, 0.99], shares, points)
+    least, most = float(points[0]), max(float(points[-1]), limit or 0.0)
+    log = most > 8 * least > 0
     note = f"Half of the {words[0]} take {seconds(half)} or less, 99% take {seconds(tail)} or less."
     if limit is not None:
         note += f" The dashed line is the limit of {seconds(limit)}."
@@ -214,12 +219,12 @@ def spread(title: str, values: np.ndarray, words: tuple[str, str], limit: float 
         axes.plot(points / size, 100 * shares, color=SERIES[0])
         for value, share, name in ((half, 50, "p50"), (tail, 99, "p99")):
             axes.plot([value / size], [share], "o", color=SERIES[0], markersize=4)
-            axes.annotate(f"{name} {seconds(value)}", (value / size, share), **_beside(value, points, share == 50))
+            axes.annotate(f"{name} {seconds(value)}", (value / size, share), **_beside(value, (least, most, log), share == 50))
         if limit is not None:
             axes.axvline(limit / size, ymax=100 / 112, color=SERIES[1], linestyle="--", zorder=1, label="limit")
-        if points[0] > 0 and points[-1] > 8 * points[0]:
+        if log:
             axes.set_xscale("log")
-            _plain_decades(axes, float(np.log10(points[-1] / points[0])))
+            _plain_decades(axes, float(np.log10(most / least)))
         axes.set_ylim(0, 112)
         axes.set_yticks(range(0, 101, 20))
         axes.set_xlabel(f"{words[1]}, {unit}")
@@ -228,10 +233,12 @@ def spread(title: str, values: np.ndarray, words: tuple[str, str], limit: float 
     return Drawing(title, note, (draw,))
 
 
-def _beside(value: float, points: np.ndarray, half: bool) -> dict[str, Any]:
-    """Where the name of a marked point goes: the median's to the side that has room, the tail's above."""
-    shape = np.log if points[-1] > 8 * points[0] > 0 else float
-    low, at, high = shape(points[0]), shape(value), shape(points[-1])
+def _beside(value: float, axis: tuple[float, float, bool], half: bool) -> dict[str, Any]:
+    """Where the name of a marked point goes: the median's to the side that has room, the tail's above. `axis`: where it begins and ends,
+    and whether it is logarithmic.
+    """
+    shape = np.log if axis[2] else float
+    low, at, high = shape(axis[0]), shape(value), shape(axis[1])
     place = (at - low) / (high - low) if high > low else 0.0
     if half:
         side = {"xytext": (6, -8), "ha": "left"} if place < 0.6 else {"xytext": (-7, 3), "ha": "right"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sim.report.section import Panel, Sheet
-from sim.report.words import dollars, number, percent, scaled, seconds
+from sim.report.words import counted, dollars, number, percent, scaled, seconds
 
 Figures = Mapping[str, Any]
 Rows = list[tuple[str, str]]
@@ -53,7 +53,7 @@ def cards(summary: Figures) -> Iterator[tuple[str, str, str]]:
         of = f", {name}" if len(found) > 1 else ""
         steps, spread, rollout, share = one["steps"], one["step_s"], one["rollout"], one["breakdown"]["share"]
         skipped = f", the first {'' if steps['skipped'] == 1 else str(steps['skipped']) + ' '}left out" if steps["skipped"] else ""
-        yield f"A step{of}", seconds(spread["mean"]), f"p99 {seconds(spread['p99'])}; {steps['counted']} steps{skipped}"
+        yield f"A step{of}", seconds(spread["mean"]), f"p99 {seconds(spread['p99'])}; {counted(steps['counted'], 'step')}{skipped}"
         passes = percent(sum(share[part] for part in PASSES))
         if one["colocated"]:
             yield f"GPUs generate{of}", percent(share["generate"]), f"of a step; updates and log-probabilities {passes}"

@@ -12,7 +12,7 @@ import numpy as np
 from sim.report.gantt import gantts
 from sim.report.plots import BINS, LEGEND, Drawing, Part, Plot, over_time
 from sim.report.svg import CARD, INK, SERIES, STYLE, svg
-from sim.report.words import number, percent, scaled, seconds
+from sim.report.words import counted, number, percent, scaled, seconds
 from sim.study.facts import Bins
 from sim.study.metrics import Facts
 from sim.study.rl_run import Rows, Run, runs
@@ -85,7 +85,8 @@ def _breakdown(run: Run, of: str) -> Plot:
     title = f"What the steps{of} take"
     left_out = f", the first {'step' if skipped == 1 else f'{skipped} steps'} left out" if skipped else ""
     said = ", ".join(f"{PARTS[part][0]} {percent(shares[part])}" for part in biggest)
-    note = f"{len(took)} steps. On average, which is the bar on top{left_out}, one takes {seconds(float(took[skipped:].mean()))}: {said}."
+    one = seconds(float(took[skipped:].mean()))
+    note = f"{counted(len(took), 'step')}. On average, which is the bar on top{left_out}, one takes {one}: {said}."
     _, cut = cut_off(took)
     if cut:
         longest = ", ".join(f"version {run.steps['version'][at]} took {seconds(float(took[at]))}" for at in cut[:MOST_CUT])
@@ -212,9 +213,10 @@ def lengths(run: Run, of: str) -> Iterator[Drawing]:
         return
     means = {name: float(values.mean()) for name, values in kinds.items()}
     bias = means["trained on"] / means["generated"] if means["generated"] else float("nan")
+    times = "" if number(bias) == "1" else f"{number(bias)} times "
     note = (
         f"On average {number(round(means['generated']))} tokens of those generated, {number(round(means['trained on']))} of those trained "
-        f"on: {number(bias)} times as long{', for what is short is trained on first or more often' if bias < SHORTER else ''}."
+        f"on: {times}as long{', for what is short is trained on first or more often' if bias < SHORTER else ''}."
     )
     low = max(float(np.quantile(kinds["generated"], 0.001)), 1.0)
     edges = np.geomspace(low, max(float(tokens.max()), 1.01 * low), 41)

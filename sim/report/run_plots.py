@@ -13,9 +13,10 @@ import numpy as np
 
 from sim.core.errors import BadInput, did_you_mean
 from sim.report import agents, callers, economics, fleet, gantt, links, plots, rl_plots, sandboxes, sharing
+from sim.report.axes import columns, on_axes
 from sim.report.over_arrival import over_arrival
-from sim.report.paint import LOOK, paint
-from sim.report.plots import LATENCIES, Drawing, Part, Timeline
+from sim.report.paint import LOOK
+from sim.report.plots import LATENCIES, Drawing, Timeline
 from sim.study.metrics import Facts
 from sim.study.rl_run import Run, runs
 
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
 
     from sim.study.result import Result
 
-SIZE, BROAD = (6.4, 3.2), 10.0  # inches
+BROAD = 10.0  # inches
 WIDE, HIGH = 12.0, 3.4  # inches of an overview, and of one of its rows
-NAME = 1.7  # inches of a name in a legend
-UNDER = 4.2  # of the size of letters, from the axes to a legend under them
 LAGS = tuple(name.removeprefix("lag_") for name, _ in rl_plots.LAGS)
 # What people look at first, by what a run is of; of each the first that it has, as many as fill `PANELS`.
 SIGHTS = {
@@ -89,63 +88,63 @@ class RunPlots:
             if on.get_legend_handles_labels()[1]:
                 on.legend()
 
-        return _on(axes, draw)
+        return on_axes(axes, draw)
 
     def latency_over_time(self, measure: str = "ttft", axes: Axes | None = None) -> Axes:
         """Median and 95th percentile of a latency by the time of arrival, with the limit of the SLO."""
         self._wants("latency_over_time")
         self._times(measure)
-        return _on(axes, over_arrival(self._facts, measure).parts[0])
+        return on_axes(axes, over_arrival(self._facts, measure).parts[0])
 
     def arrivals(self, axes: Axes | None = None) -> Axes:
         """Arrivals per second over time."""
         self._wants("arrivals")
-        return _on(axes, plots.traffic(self._facts, self._line).parts[0])
+        return on_axes(axes, plots.traffic(self._facts, self._line).parts[0])
 
     def queue(self, axes: Axes | None = None) -> Axes:
         """Requests that wait for a first admission, over time."""
         self._wants("queue")
-        return _on(axes, plots.traffic(self._facts, self._line).parts[1])
+        return on_axes(axes, plots.traffic(self._facts, self._line).parts[1])
 
     def batch(self, axes: Axes | None = None) -> Axes:
         """Requests in service over time."""
         self._wants("batch")
-        return _on(axes, plots.batch(self._facts, self._line).parts[0])
+        return on_axes(axes, plots.batch(self._facts, self._line).parts[0])
 
     def kv(self, axes: Axes | None = None) -> Axes:
         """KV blocks in use over time, of those of ready replicas."""
         self._wants("kv")
-        return _on(axes, plots.batch(self._facts, self._line).parts[1])
+        return on_axes(axes, plots.batch(self._facts, self._line).parts[1])
 
     def gpus(self, axes: Axes | None = None) -> Axes:
         """What GPUs did over time, stacked: steps that only decode, steps with prompt chunks, passes of trainers that share them."""
         self._wants("gpus")
-        return _on(axes, plots.gpu_time(self._facts, self._line).parts[0])
+        return on_axes(axes, plots.gpu_time(self._facts, self._line).parts[0])
 
     def pools(self, axes: Axes | None = None) -> Axes:
         """How busy the GPUs of each pool were, over time."""
         self._wants("pools")
-        return _on(axes, plots.pools(self._facts, self._line).parts[0])
+        return on_axes(axes, plots.pools(self._facts, self._line).parts[0])
 
     def replicas(self, pool: str | None = None, axes: Axes | None = None) -> Axes:
         """Replicas that are ready, start and drain, against those wanted, of a pool that is scaled (by default the first)."""
         self._wants("replicas")
-        return _on(axes, _chosen(pool, self._fleets, "pool").parts[0])
+        return on_axes(axes, _chosen(pool, self._fleets, "pool").parts[0])
 
     def starts(self, axes: Axes | None = None) -> Axes:
         """The stages of a start one after the other, from wanted to ready."""
         self._wants("starts")
-        return _on(axes, self._starts[0].parts[0])
+        return on_axes(axes, self._starts[0].parts[0])
 
     def cost(self, axes: Axes | None = None) -> Axes:
         """Dollars over time; by the hour in a run of three hours and more."""
         self._wants("cost")
-        return _on(axes, economics.course(self._facts).parts[0])
+        return on_axes(axes, economics.course(self._facts).parts[0])
 
     def power(self, axes: Axes | None = None) -> Axes:
         """Power over time: of the GPUs; of the whole site, by the hour, in a run of three hours and more."""
         self._wants("power")
-        return _on(axes, economics.course(self._facts).parts[1])
+        return on_axes(axes, economics.course(self._facts).parts[1])
 
     def gantt(self, whole: bool = False, axes: Axes | None = None) -> Axes:
         """Who does what when in reinforcement learning: steps in the middle of the run, or the whole of it."""
@@ -153,9 +152,9 @@ class RunPlots:
         chart = self._charts[-1 if whole else 0]
 
         def draw(on: Any) -> None:
-            on.legend(handles=gantt.draw(on, chart), ncols=_columns(on), handlelength=1.2)
+            on.legend(handles=gantt.draw(on, chart), ncols=columns(on), handlelength=1.2)
 
-        return _on(axes, draw, (BROAD, chart.height))
+        return on_axes(axes, draw, (BROAD, chart.height))
 
     def steps(self, run: str | None = None, axes: Axes | None = None) -> Axes:
         """What the seconds of each step of reinforcement learning went to, stacked; of a run by its name (by default the first)."""
@@ -165,9 +164,9 @@ class RunPlots:
             rl_plots.breakdown(on, _chosen(run, self._runs, "run"))
             on.set_xlabel("version")
             on.set_title("seconds of a step")
-            on.legend(ncols=_columns(on), handlelength=1.2)
+            on.legend(ncols=columns(on), handlelength=1.2)
 
-        return _on(axes, draw)
+        return on_axes(axes, draw)
 
     def staleness(self, run: str | None = None, lag: str = "mean", axes: Axes | None = None) -> Axes:
         """Versions between the policy that is updated and the one that wrote, of samples trained on: `lag` since the group began
@@ -182,47 +181,47 @@ class RunPlots:
             on.set_title("% of samples trained on, by staleness")
             on.set_xlabel(f"versions, {rl_plots.LAGS[place][1]}")
 
-        return _on(axes, draw)
+        return on_axes(axes, draw)
 
     def samples(self, run: str | None = None, axes: Axes | None = None) -> Axes:
         """Samples of reinforcement learning that run, over time."""
         self._wants("samples")
-        return _on(axes, rl_plots.busy(self._facts, _chosen(run, self._runs, "run"), "").parts[0])
+        return on_axes(axes, rl_plots.busy(self._facts, _chosen(run, self._runs, "run"), "").parts[0])
 
     def groups(self, run: str | None = None, axes: Axes | None = None) -> Axes:
         """Groups of samples that wait for rewards and for the trainer, over time."""
         self._wants("groups")
-        return _on(axes, rl_plots.busy(self._facts, _chosen(run, self._runs, "run"), "").parts[1])
+        return on_axes(axes, rl_plots.busy(self._facts, _chosen(run, self._runs, "run"), "").parts[1])
 
     def lengths(self, run: str | None = None, axes: Axes | None = None) -> Axes:
         """How long answers are that are generated, and those that are trained on."""
         self._wants("lengths")
-        return _on(axes, _chosen(run, self._by_run(rl_plots.lengths), "run").parts[0])
+        return on_axes(axes, _chosen(run, self._by_run(rl_plots.lengths), "run").parts[0])
 
     def agents(self, axes: Axes | None = None) -> Axes:
         """What agents' time goes to, by kind of agent."""
         self._wants("agents")
-        return _on(axes, next(agents.lives(self._facts)).parts[0])
+        return on_axes(axes, next(agents.lives(self._facts)).parts[0])
 
     def tasks(self, axes: Axes | None = None) -> Axes:
         """Share of tasks of agents done within each time."""
         self._wants("tasks")
-        return _on(axes, next(agents.tasks(self._facts)).parts[0])
+        return on_axes(axes, next(agents.tasks(self._facts)).parts[0])
 
     def evals(self, axes: Axes | None = None) -> Axes:
         """Samples of evaluations that are over, over time."""
         self._wants("evals")
-        return _on(axes, next(agents.progress(self._facts, self._result.summary["evals"])).parts[0])
+        return on_axes(axes, next(agents.progress(self._facts, self._result.summary["evals"])).parts[0])
 
     def sandboxes(self, pool: str | None = None, axes: Axes | None = None) -> Axes:
         """Sandboxes on nodes over time by what they do, of a pool (by default the first)."""
         self._wants("sandboxes")
-        return _on(axes, _chosen(pool, self._boxes, "pool").parts[0])
+        return on_axes(axes, _chosen(pool, self._boxes, "pool").parts[0])
 
     def links(self, axes: Axes | None = None) -> Axes:
         """Use of the busiest links of the network over time."""
         self._wants("links")
-        return _on(axes, self._links[0].parts[0])
+        return on_axes(axes, self._links[0].parts[0])
 
     def regions(self, axes: Axes | None = None) -> Axes:
         """Share of what comes from each region that is served in another one, over time."""
@@ -233,12 +232,12 @@ class RunPlots:
             on.set_title("requests served elsewhere, %")
             on.legend(ncols=4)
 
-        return _on(axes, draw)
+        return on_axes(axes, draw)
 
     def lending(self, borrower: str | None = None, axes: Axes | None = None) -> Axes:
         """Who had the GPUs that a pool lends, over time; `borrower` is the pool that has them in turn (by default the first)."""
         self._wants("lending")
-        return _on(axes, _chosen(borrower, self._turns, "borrower").parts[0])
+        return on_axes(axes, _chosen(borrower, self._turns, "borrower").parts[0])
 
     def _wants(self, name: str) -> None:
         if not NEEDS[name].met(self):
@@ -335,44 +334,6 @@ NEEDS: Mapping[str, Need] = {
     "lending": Need(lambda one: one._turns, "no pool of this run lends its GPUs"),
 }  # fmt: skip
 METHODS: Mapping[str, Callable[..., Any]] = {name: vars(RunPlots)[name] for name in NEEDS}
-
-
-def _on(axes: Axes | None, draw: Part, size: tuple[float, float] = SIZE) -> Axes:
-    """Draw on the axes, or on those of a new figure."""
-    from matplotlib import pyplot, rc_context
-
-    figure = pyplot.figure(figsize=size, layout="constrained") if axes is None else None
-    with rc_context(LOOK):
-        on = axes if figure is None else figure.subplots()
-        before = on.get_legend()
-        draw(on)
-        if on.get_legend() is not before:
-            _below(on)
-    _together(on)
-    paint(on)
-    return on
-
-
-def _below(axes: Any) -> None:
-    """Put the legend under the label of the x-axis: on a page it stands between the axes and their title, where a notebook has its own."""
-    legend = axes.get_legend()
-    legend.set_loc("upper left")
-    legend.set_bbox_to_anchor((0.0, 0.0), axes.transAxes)
-    legend.borderaxespad = UNDER
-    axes.set_title(axes.get_title())
-
-
-def _together(axes: Any) -> None:
-    """Axes that share their y-axis show all that was drawn on any of them."""
-    if len(axes.get_shared_y_axes().get_siblings(axes)) > 1:
-        low, high = axes.get_ylim()
-        axes.autoscale(axis="y")
-        axes.set_ylim(low, max(high, axes.get_ylim()[1]), auto=None)
-
-
-def _columns(axes: Any) -> int:
-    """Of a legend that is no wider than the axes."""
-    return max(int(axes.get_position().width * axes.figure.get_figwidth() // NAME), 1)
 
 
 def _known(name: str, names: Sequence[str], what: str) -> str:

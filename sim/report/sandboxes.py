@@ -76,10 +76,10 @@ def drawings(facts: Facts, summary: dict[str, Any]) -> dict[str, Drawing]:
     """Those of the first `POOLS` pools, by name; none where nothing was asked for."""
     found = summary["sandboxes"] or {}
     asked = [name for name in list(found)[:POOLS] if found[name]["asked"] and facts.span > 0]
-    return {name: _over_time(facts, name, len(found) > 1) for name in asked}
+    return {name: _over_time(facts, name, len(found) > 1, found[name]["occupancy"]["mean"]) for name in asked}
 
 
-def _over_time(facts: Facts, name: str, several: bool) -> Drawing:
+def _over_time(facts: Facts, name: str, several: bool, average: float) -> Drawing:
     table, nodes = facts.result.tables["sandboxes"], facts.result.tables["sandbox_nodes"]
     mine, theirs = table["pool"] == table.label("pool", name), nodes["pool"] == nodes.label("pool", name)
     asked, placed, booted, granted, released = (table[key][mine] for key in ("asked", "placed", "booted", "granted", "released"))
@@ -104,7 +104,7 @@ def _over_time(facts: Facts, name: str, several: bool) -> Drawing:
     most = float(total.max(initial=0.0))
     waits = f", and {number(float(line.max()))} wait for a place" if line.max() > 0.5 else ""
     note = (
-        f"At most {number(most)} on nodes{waits}, averaged over a bin; {number(float(total.mean()))} on average. What a sandbox did while "
+        f"At most {number(most)} on nodes{waits}, averaged over a bin; {number(average)} on average. What a sandbox did while "
         "it was held is spread evenly over that time."
     )
 

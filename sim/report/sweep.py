@@ -27,7 +27,7 @@ FIRST = (
 )  # fmt: skip
 TICKS = 8
 DECADE = 10.0  # from the smallest to the largest value: beyond it an axis is logarithmic
-WIDE, BROAD = 14, 60  # letters of a label under a plot, and of a cell of the text
+WIDE, BROAD, LABEL = 14, 60, 60  # letters of a label under a plot, of a cell of the text, and of the name of a line
 
 
 def render(found: Sweep) -> str:
@@ -97,7 +97,8 @@ def ends(found: Sweep, names: Sequence[str]) -> list[tuple[str, str, str, str, s
         if len(column) > 1 and column.min() < column.max():
             low, high = means.loc[column.idxmin()], means.loc[column.idxmax()]
             least, most = shown(name, [float(low[name])])[0], shown(name, [float(high[name])])[0]
-            lines.append((name, least, _where(found, low), most, _where(found, high)))
+            if least != most:
+                lines.append((name, least, _where(found, low), most, _where(found, high)))
     return lines
 
 
@@ -108,7 +109,7 @@ def plots(found: Sweep, names: Sequence[str]) -> list[Plot]:
     means, short = found.means(list(names)), dict(zip(found.keys, _short(found.keys), strict=True))
     means = means[means["runs"] > 0]
     several = [key for key in found.keys if not _same(means[key])]
-    figures = [name for name in names if not _same(means[name].dropna())][:MOST_FIGURES]
+    figures = [name for name in names if len({shown(name, [float(mean)])[0] for mean in means[name].dropna()}) > 1][:MOST_FIGURES]
     with rc_context(STYLE):
         return [_plot(means, name, key, several, short) for name in figures for key in several[:MOST_KEYS]]
 
@@ -122,22 +123,24 @@ def _plot(means: pd.DataFrame, name: str, key: str, keys: Sequence[str], short: 
     here, others = means.dropna(subset=[name]), [one for one in keys if one != key]
     numeric = pd.api.types.is_numeric_dtype(here[key]) and not pd.api.types.is_bool_dtype(here[key])
     places = here[key].astype(float) if numeric else pd.Series(pd.factorize(here[key])[0], index=here.index).astype(float)
-    lines = list(here.groupby(others, sort=False)) if others else [((), here)]
+    lines = list(here.groupby(others, sort=all(pd.api.types.is_numeric_dtype(here[one]) for one in others))) if others else [((), here)]
     if len(lines) <= len(SERIES) and (not others or len(lines) < len(here)):
         for number_, (values, line) in enumerate(lines):
             order = places[line.index].sort_values(kind="stable").index
             label = ", ".join(f"{short[one]} {_value(value)}" for one, value in zip(others, values, strict=True))
             axes.plot(places[order], line.loc[order, name], marker="o", markersize=3.5, color=SERIES[number_], linestyle=DASHES[number_],
-                      label=label)  # fmt: skip
+                      label=label if len(label) <= LABEL else f"{label[: LABEL - 1]}…")  # fmt: skip
         note = "Means over replications." if (means["runs"] > 1).any() else "One run of each point."
         if others:
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderpad=0, columnspacing=1.2)
+            longest = max(len(text) for text in axes.get_legend_handles_labels()[1])
+            figure.legend(loc="outside upper left", ncols=min(max(LABEL // (longest + 6), 1), 3), borderpad=0, columnspacing=1.2)
     else:
         axes.plot(places, here[name], "o", markersize=2.5, color=SERIES[0], alpha=0.6)
         middle = here[name].groupby(places).median()
         if len(middle) < len(here) / 2:
             axes.plot(middle.index, middle, color=SERIES[1])
-        note = f"Each dot a point of the sweep; {', '.join(short[one] for one in others)} vary as well." + (
+        vary = "varies" if len(others) == 1 else "vary"
+        note = f"Each dot a point of the sweep; {', '.join(short[one] for one in others)} {vary} as well." + (
             " The line joins medians." if len(middle) < len(here) / 2 else "")  # fmt: skip
     axes.set_xlabel(short[key])
     if numeric:
@@ -166,7 +169,7 @@ def _scale(axes: Any, which: str, values: pd.Series[Any], few: bool = False, sha
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() / values.min() < 6 * DECADE else (1,)))
         axis.set_minor_formatter(NullFormatter())
     elif not few and values.min() >= 0:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * values.max() or None)
     if few and values.nunique() <= TICKS:
         axis.set_ticks(sorted(values.unique()))
         axis.set_minor_locator(NullLocator())

@@ -9,7 +9,7 @@ from typing import Any
 
 from sim.report.inventory import Facts, fabric_words, inventory, leaf_words, memory_words, pool_words, rate, wan_words
 from sim.report.svg import GRID, INK, SERIES, STYLE, VARIABLES, alone, light, svg
-from sim.report.words import scaled, seconds
+from sim.report.words import counted, scaled, seconds
 from sim.spec.scenario import Scenario
 
 WIDTH = 940.0  # units of a hundredth of an inch, y downwards
@@ -53,7 +53,8 @@ def _figure(facts: Facts, colours: dict[str, str] | None = None) -> Any:
         network = facts["network"]
         if network is not None:
             _network(pen, network)
-        _pools(pen, facts["pools"])
+        if facts["pools"]:
+            _pools(pen, facts["pools"])
         figure = Figure(figsize=(WIDTH / 100, pen.y / 100))
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set(xlim=(0, WIDTH), ylim=(pen.y, 0))
@@ -117,7 +118,7 @@ def _region(pen: Pen, region: Facts, fabric: Facts, left: float) -> float:
     top, right = pen.y, WIDTH - GAP
     across = f", {rate(region['bisection'])} across its middle" if region["bisection"] else ""
     pen.text(left, top + 6, region["name"] or "One region", 9.5, weight="bold")
-    pen.text(right, top + 6, f"{region['hosts']:,} hosts, {region['gpus']:,} GPUs{across}", ha="right")
+    pen.text(right, top + 6, f"{counted(region['hosts'], 'host')}, {counted(region['gpus'], 'GPU')}{across}", ha="right")
     stores = region["stores"][:KINDS]
     end, spine = right - (BESIDE + 44 if stores else 0), top + 20
     pen.box(left, spine, end - left, 22, 0, 0.14)

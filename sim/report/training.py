@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim.report.section import Panel, Sheet
-from sim.report.words import dollars, number, percent, seconds
+from sim.report.words import counted, dollars, number, percent, seconds
 
 PARTS = {
     "forward": "forward", "backward": "backward", "recompute": "recomputation", "network": "network, not hidden",
@@ -23,7 +23,11 @@ def cards(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     found, shown = summary["training"] or {}, []
     for name, one in found.items():
         more = f"{percent(one['mfu_of_time'])} of all its time; {dollars(one['usd_per_billion_tokens'])} for a billion tokens"
-        shown.append((f"MFU of {name}" if len(found) > 1 else "MFU of the trainer", percent(one["mfu"]), more))
+        of = f" of {name}" if len(found) > 1 else ""
+        shown.append((f"MFU{of or ' of the trainer'}", percent(one["mfu"]), more))
+        if not summary["rl"] and one["step_s"]:
+            steps = f"p99 {seconds(one['step_s']['p99'])}; {counted(one['steps'], 'update')}"
+            shown.append((f"An update{of}", seconds(one["step_s"]["mean"]), steps))
     return shown
 
 

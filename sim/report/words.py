@@ -7,6 +7,7 @@ DASH = "–"
 _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 # (seconds, name, from how many of it on): three minutes read better as 180 s.
 _TIMES = ((86400.0, "d", 2), (3600.0, "h", 2), (60.0, "min", 5), (1.0, "s", 1), (1e-3, "ms", 1), (1e-6, "µs", 1), (1e-9, "ns", 1))
+TICK = 1e-9  # seconds: less is how the clock tells events of one instant apart
 _UNITS = {
     "memory": "B", "bandwidth": "B/s", "l2": "B", "flops": "FLOP/s", "tdp": "W", "idle_watts": "W", "price_per_hour": "USD/h",
     "nvlink": "B/s", "pcie": "B/s", "grid": "gCO2e/kWh", "nic_bandwidth": "B/s", "memory_bandwidth": "B/s", "nic_latency": "s",
@@ -17,7 +18,7 @@ _UNITS = {
 
 def seconds(value: float | None) -> str:
     """
-    >>> seconds(0.0421), seconds(75), seconds(600), seconds(0), seconds(None)
+    >>> seconds(0.0421), seconds(75), seconds(600), seconds(2.5e-10), seconds(None)
     ('42.1 ms', '75 s', '10 min', '0 s', '–')
     """
     if value is None or not math.isfinite(value):
@@ -25,17 +26,17 @@ def seconds(value: float | None) -> str:
     for size, unit, least in _TIMES:
         if value >= size * least:
             return f"{_digits(value / size)} {unit}"
-    return "0 s" if value == 0 else f"{value:.3g} s"
+    return "0 s" if abs(value) < TICK else f"{value:.3g} s"
 
 
 def together(values: list[float | None]) -> tuple[str, list[str]]:
     """Times that stand in one row, in one unit: milliseconds when all are below two seconds, else seconds.
 
-    >>> together([0.05, 0.1234, None]), together([0.05, 12])
-    (('ms', ['50', '123', '–']), ('s', ['0.05', '12']))
+    >>> together([0.05, 0.1234, None]), together([0.05, 12]), together([2.5e-10])
+    (('ms', ['50', '123', '–']), ('s', ['0.05', '12']), ('ms', ['0']))
     """
     unit, size = ("ms", 1e-3) if max((v for v in values if v is not None), default=0.0) < 2 else ("s", 1.0)
-    return unit, [number(None if value is None else value / size) for value in values]
+    return unit, [number(None if value is None else value / size if abs(value) >= TICK else 0.0) for value in values]
 
 
 def number(value: float | None) -> str:
@@ -46,6 +47,14 @@ def number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return DASH
     return f"{value:,.0f}" if abs(value) >= 1000 or value == round(value) else _digits(value)
+
+
+def counted(count: int, what: str) -> str:
+    """
+    >>> counted(1, "GPU"), counted(1200, "GPU")
+    ('1 GPU', '1,200 GPUs')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def percent(value: float | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sim.core import display
+from sim.spec.limits import worded
 
 if TYPE_CHECKING:
     from sim.spec.scenario import Pool, Scenario
@@ -33,7 +34,7 @@ def _rows(scenario: Scenario) -> Iterator[tuple[str, str]]:
         yield f"sandboxes {boxes.name}", "on nodes that come and go" if boxes.nodes is None else f"on {boxes.nodes:,} nodes"
     for workload in scenario.workloads:
         yield "traffic", _workload(workload)
-    limits = [f"{_measure(name)} ≤ {_seconds(value)}" for name, value in scenario.slo if value is not None and name != "attainment"]
+    limits = [f"{worded(name)} ≤ {_seconds(value)}" for name, value in scenario.slo if value is not None and name != "attainment"]
     if limits:
         share = scenario.slo.attainment
         yield "SLO", ", ".join(limits) + (f", by {100 * share:g}% of the requests" if share is not None else "")
@@ -74,11 +75,6 @@ def _plain(key: str, value: str | int | float) -> str:
     if key in TIMES and not isinstance(value, str):
         return _seconds(value)
     return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:g}"
-
-
-def _measure(name: str) -> str:
-    measure, _, percentile = name.rpartition("_")
-    return f"{measure.upper().replace('_', ' ')} {percentile}"
 
 
 def _seconds(value: float) -> str:

@@ -36,9 +36,8 @@ NODE_FIGURES = {
 OPTIONAL = {"memory_bandwidth": "bandwidth"}
 
 
-def _worst(figures: Mapping[str, Figure], prefixes: tuple[str, ...]) -> str:
-    kinds = [f.kind for key, f in figures.items() if not prefixes or any(key == p or key.startswith(p + ".") for p in prefixes)]
-    return max(kinds, key=KINDS.index, default=KINDS[0])
+def _worst(figures: Mapping[str, Figure]) -> str:
+    return max((figure.kind for figure in figures.values()), key=KINDS.index, default=KINDS[0])
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Gpu:
     @property
     def worst(self) -> str:
         """The least certain kind among all figures and fits."""
-        return max(_worst(self.figures, ()), *(fit.kind for fit in self.fits), key=KINDS.index)
+        return max(_worst(self.figures), *(fit.kind for fit in self.fits), key=KINDS.index)
 
     def fit(self, op: str, dtype: str = "", framework: str = "vllm", version: str = "") -> Fit | None:
         """What is known of a kernel, of that framework where it was measured, else of another; None if of none.
@@ -86,10 +85,6 @@ class Gpu:
     def peak(self, dtype: str) -> float:
         """FLOP/s at which the chip multiplies `dtype` of its `flops`; the 16-bit peak where it has no units for it."""
         return self.flops.get(dtype, self.flops["bf16"])
-
-    def worst_of(self, *keys: str) -> str:
-        """The least certain kind among figures under the given keys (`flops`, `bandwidth`)."""
-        return _worst(self.figures, keys)
 
 
 @dataclass(frozen=True)
@@ -117,7 +112,7 @@ class Node:
     @property
     def worst(self) -> str:
         """The least certain kind among all figures."""
-        return _worst(self.figures, ())
+        return _worst(self.figures)
 
     def link(self, gpu: Gpu, n: int) -> float:
         """Bytes/s one way between `n` GPUs: NVLink within one domain, PCIe within the node, else the network."""

@@ -20,7 +20,10 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Alternative(Spec):
-    """Keys that go together, such as the mode of a trainer and whose GPUs it has."""
+    """Keys that go together, such as the mode of a trainer and whose GPUs it has.
+
+    What replaces all pools or trainers goes first: sized is then its pool of the same name, and choices of pools it lacks fall away.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
     set: dict[str, Any] = Field(default_factory=dict, description="dotted keys and their values")

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from sim.core.errors import BadInput, Problem, did_you_mean
+from sim.core.explain import show
 from sim.core.units import parse
 from sim.spec.dtype import DTYPES
 from sim.spec.fit import FRAMEWORKS, LIMIT, PARAMETERS, Errors, Fit, optional, release, wanted
@@ -118,11 +119,19 @@ class Profile:
         except ValueError as error:
             self.wrong(key, str(error))
             return 1.0
-        if source not in self.sources:
-            self.wrong(key, f"source '{source}' is not in sources; {did_you_mean(str(source), self.sources)}")
-            return number
-        self.figures[key] = Figure(number, *self.sources[source])
+        if self._known(source, key):
+            self.figures[key] = Figure(number, *self.sources[str(source)])
         return number
+
+    def _known(self, source: Any, path: str) -> bool:
+        """Whether `sources` has it; notes the problem where it has not."""
+        if isinstance(source, dict | list):
+            self.wrong(path, f"found {show(source)} as source; the name of an entry of sources is wanted, such as source: datasheet")
+            return False
+        if str(source) not in self.sources:
+            self.wrong(path, f"source '{source}' is not in sources; {did_you_mean(str(source), self.sources)}")
+            return False
+        return True
 
     def flops(self) -> dict[str, float]:
         found = self._map(self.data.get("flops"), "flops", None)
@@ -160,8 +169,7 @@ class Profile:
         version, source = entry.get("version", ""), entry.get("source")
         if not isinstance(version, str) or (version and not release(version)):
             self.wrong(f"{path}.version", f"found {version!r}; the number of a release in quotes is wanted, such as \"0.15\"")
-        if source not in self.sources:
-            self.wrong(f"{path}.source", f"source '{source}' is not in sources; {did_you_mean(str(source), self.sources)}")
+        self._known(source, f"{path}.source")
         if len(self.problems) > before:
             return None
         parameters = self._parameters(entry.get("parameters"), op, dtype, f"{path}.parameters")

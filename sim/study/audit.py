@@ -203,7 +203,8 @@ def _roofline(tables: Tables) -> Entry:
         found.see("stretch faster than the roofline", page["seconds"] < total * (1 - SLACK), page.first)
         found.see("first step faster than the roofline", page["first_step"] < single * (1 - SLACK), page.first)
         margin = min(margin, float((page["seconds"] / np.maximum(total, 1e-300)).min()))
-    holds = f"no step faster than the roofline at 100 % of peak; the closest took {margin:.3g} times as long"
+    closest = f"; the closest took {margin:.3g} times as long" if np.isfinite(margin) else ""
+    holds = f"no step faster than the roofline at 100 % of peak{closest}"
     return _entry(len(tables.result.tables["stretches"]), found.lines(), holds)
 
 

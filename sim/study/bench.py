@@ -72,10 +72,10 @@ class Bench:
             found += [self._known[key] for key in keys]
         return found
 
-    def demand(self, place: int, growth: float) -> Demand | None:
-        """What so many times the traffic asks for, by the run of a layout. Raises BadInput where that cannot be run."""
+    def demand(self, place: int, growth: float, number: int = 0) -> Demand | None:
+        """What so many times the traffic asks for, by the run of a layout; `number`: which traffic. Raises BadInput as the run does."""
         most, share = self.search.counts[-1], self.search.short
-        found = self.ledger.demand(("demand", growth), lambda: self.scenario(place, most, growth, share))
+        found = self.ledger.demand(("demand", growth, number), lambda: self.scenario(place, most, growth, share))
         self.pilots += 1
         return found
 
@@ -93,7 +93,7 @@ class Bench:
         return max(found, key=lambda each: each[0], default=None)
 
     def usd(self, place: int, replicas: int, growth: float) -> float:
-        """Dollars per hour: for GPUs; of a pool that is scaled, of all that the run had."""
+        """Dollars per hour: for GPUs and nodes of sandboxes; of a pool that is scaled, of all that the run had."""
         layout = self.layouts[place]
         if layout.fixed:
             return layout.hourly(replicas)

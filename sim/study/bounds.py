@@ -65,8 +65,8 @@ def sole(scenario: Scenario) -> bool:
 
 
 def fewest(layout: Layout, asked: Demand) -> int:
-    """Replicas below which the arrivals outrun service."""
-    if not asked.window:
+    """Replicas below which the arrivals outrun service; nothing is claimed where others serve too, or not all are let in."""
+    if not asked.window or not sole(layout.whole) or layout.whole.cluster.admission["kind"] != "always":
         return 1
     slack = max([LONG_WAIT, *percentile_limits(layout.whole.slo).values()])
     return max(1, math.ceil(SAFE * each(layout, asked) * asked.requests / ((1 + SHARE) * asked.window + slack)))
@@ -116,17 +116,18 @@ def _limits(slo: Slo) -> list[tuple[str, int, float]]:
 
 
 def _prompts(step: EngineStep, prompt: float, budget: int) -> float:
-    """Seconds per prompt token, the best over numbers of prompts in a step."""
+    """Seconds per prompt token, the best over what each lane has in a step: some prompts, or as much as its budget holds."""
     length = max(1, int(prompt))
-    fits = max(1, budget // length)
-    sizes = sorted({1, 2, 4, fits // 2, fits} & set(range(1, fits + 1)))
-    cut = min(length, budget)
-    return min(step.step(Work(((cut, 0),) * size, 0, 0)).seconds / (cut * size) for size in sizes)
+    fits, rest = divmod(budget, length)
+    loads = [((length, 0),) * size for size in (1, 2, 4, fits // 2) if 0 < size < fits]
+    loads += [((length, 0),) * fits] if fits else []
+    loads += [((length, 0),) * fits + ((rest, 0),)] if rest else []
+    return min(step.step(Work(load * step.lanes, 0, 0)).seconds / (step.lanes * sum(tokens for tokens, _ in load)) for load in loads)
 
 
 def _decoders(step: EngineStep, batch: int, context: float) -> float:
-    """Seconds per token of an answer, the best over batches."""
-    captured = (size for size in step.target.sizes.captured if size <= batch)
+    """Seconds per token of an answer, the best over batches of a replica, whose lanes share them."""
+    captured = (size * step.lanes for size in step.target.sizes.captured if size * step.lanes <= batch)
     sizes = sorted({batch, *(2**power for power in range(batch.bit_length())), *captured})
     return min(step.step(Work((), size, int(size * context))).seconds / size for size in sizes)
 

@@ -5,9 +5,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import yaml
-
-from sim.spec.load import dump, loads
+from sim.spec import load
 from sim.spec.scenario import Scenario
 
 NOTHING = "nothing"  # what a key holds that is not there
@@ -27,8 +25,8 @@ class Change(NamedTuple):
 
 
 def plain(scenario: Scenario) -> dict[str, Any]:
-    """A scenario as its YAML has it, complete, without the studies that may be in it."""
-    found: dict[str, Any] = {key: value for key, value in yaml.safe_load(dump(scenario)).items() if key not in WORDS[3:]}
+    """A scenario as a mapping of plain values, complete, without the studies that may be in it."""
+    found: dict[str, Any] = {key: value for key, value in load.plain(scenario).items() if key not in WORDS[3:]}
     return found
 
 
@@ -50,7 +48,7 @@ def switched(base: Scenario, some: Sequence[Change]) -> Scenario:
             del here[last]
         else:
             here[int(last) if isinstance(here, list) else last] = copy.deepcopy(change.after)
-    return loads(data)
+    return load.loads(data)
 
 
 def _differences(before: Any, after: Any, route: tuple[str, ...]) -> Iterator[Change]:

@@ -22,11 +22,19 @@ from sim.study.figures import known, main
 from sim.study.interval import LEVEL, Interval, apart, holm, p_value, student, welch
 from sim.study.replications import Replications
 from sim.study.saved import mapping_of, rows_of
+from sim.study.shelf import put
 from sim.study.validate.store import program
 from sim.study.waterfall import Waterfall
 
 SAVED, TABLE = "comparison.json", "comparison.parquet"
 KEYS = ("version", "program", "level", "paired", "figure", "scenarios", "changes", "differences", "waterfalls", "remarks")
+
+# What rows under some of them have at least.
+ROWS = {
+    "scenarios": ("name", "of", "seed", "n", "warmup", "verdicts", "slo_met", "audit_ok", "scenario"), "changes": ("scenario", "keys"),
+    "differences": ("scenario", "figure", "base", "mean", "difference", "interval", "adjusted", "significant"),
+    "waterfalls": ("scenario", "figure", "before", "after", "parts", "remark"),
+}  # fmt: skip
 
 
 class Difference(NamedTuple):
@@ -61,8 +69,8 @@ class Comparison:
     @property
     def names(self) -> list[str]:
         """The figures that are shown: those people look at first, of those that every replication has."""
-        every = [[name for name in run.names if name not in run.missing] for run in self.runs.values()]
-        there = [name for name in every[0] if all(name in others for others in every[1:])]
+        first, *others = (run.full for run in self.runs.values())
+        there = [name for name in first if all(name in other for other in others)]
         return list(dict.fromkeys([*([self.figure] if self.figure in there else []), *main(there)]))
 
     def difference(self, figure: str, scenario: str | None = None, level: float = LEVEL) -> Interval:
@@ -117,6 +125,10 @@ class Comparison:
         columns = ["scenario", "figure", "base", "mean", "difference", "low", "high", "relative", "p", "p_holm", "significant"]
         return pd.DataFrame(rows, columns=columns)
 
+    def __repr__(self) -> str:
+        first, *others = self.runs
+        return f"Comparison({', '.join(others)} against {first})"
+
     def _repr_html_(self) -> str:
         keys = [f"{label}: {'; '.join(map(str, some)) or 'the same scenario'}" for label, some in self.changes.items()]
         table = display.table(list(self.table), self.table.astype(object).to_numpy().tolist())
@@ -124,10 +136,7 @@ class Comparison:
 
     def save(self, folder: Path) -> None:
         """Write comparison.json and comparison.parquet into a folder that is there, each whole or not at all."""
-        self.table.to_parquet(folder / f".{TABLE}.part")
-        (folder / f".{TABLE}.part").replace(folder / TABLE)
-        (folder / f".{SAVED}.part").write_text(json.dumps(self.report(), indent=2) + "\n", encoding="utf-8")
-        (folder / f".{SAVED}.part").replace(folder / SAVED)
+        put(folder, {TABLE: self.table.to_parquet(), SAVED: json.dumps(self.report(), indent=2) + "\n"})
 
     def report(self) -> dict[str, Any]:
         """What `comparison.json` holds, from which the page is written."""
@@ -168,6 +177,6 @@ def _waterfall(one: Waterfall) -> dict[str, Any]:
 def read(folder: Path) -> dict[str, Any]:
     """The report of a comparison that was saved. Raises BadInput when the folder holds none, or not a whole one of this version."""
     said = mapping_of(folder / SAVED, "finished comparison", "compare again", KEYS)
-    for name in ("scenarios", "changes", "differences", "waterfalls"):
-        rows_of(said, name, folder / SAVED)
+    for name, keys in ROWS.items():
+        rows_of(said, name, folder / SAVED, keys)
     return said

@@ -12,6 +12,7 @@ import numpy as np
 
 from sim.core.registry import BATCHERS
 from sim.study.facts import Stretches, Tables
+from sim.study.queued import Queued
 
 
 class Waste:
@@ -25,7 +26,7 @@ class Waste:
         self._budget = np.array([pool.engine.max_num_batched_tokens * pool.parallel.dp for pool in mine])
         batchers: list[Any] = [BATCHERS.find(pool.engine.batcher["kind"]) for pool in mine]
         self.pads = np.array([batcher.pads for batcher in batchers], dtype=bool)
-        self._queued = np.zeros(len(mine), dtype="i8")
+        self._queued = Queued(len(mine))
         self._stored = self._taken = self._stranded = self._present = 0.0
 
     def add(self, page: Stretches) -> None:
@@ -34,7 +35,7 @@ class Waste:
         held = page["held"] + page["tokens"]
         self._stored += float((held * seconds)[alone].sum())
         self._taken += float((blocks * self._size[replica] * seconds)[alone].sum())
-        blocked = alone & (self._before(page) > 0) & (decoders < self._seats[replica]) & (decoders < self._budget[replica])
+        blocked = alone & (self._queued.before(page) > 0) & (decoders < self._seats[replica]) & (decoders < self._budget[replica])
         self._stranded += float(((self._all[replica] - blocks) * seconds)[blocked].sum())
         self._present += float((self._all[replica] * seconds).sum())
 
@@ -45,14 +46,3 @@ class Waste:
         """
         internal = 1 - self._stored / self._taken if self._taken > 0 else None
         return internal, self._stranded / self._present if self._present > 0 and not self.pads.any() else None
-
-    def _before(self, page: Stretches) -> np.ndarray:
-        """How many queued at the replica of each stretch when it began: as many as at the end of its stretch before."""
-        order = np.argsort(page["replica"], kind="stable")
-        replica, waiting = page["replica"][order], page["waiting"][order]
-        before, heads = np.roll(waiting, 1).astype("i8"), np.append(True, replica[1:] != replica[:-1])[: len(replica)]
-        before[heads] = self._queued[replica[heads]]
-        self._queued[replica[np.append(heads[1:], True)[: len(replica)]]] = waiting[np.append(heads[1:], True)[: len(replica)]]
-        result = np.empty_like(before)
-        result[order] = before
-        return result

@@ -33,11 +33,12 @@ from sim.study.metrics import Facts
 from sim.study.result import Result
 from sim.study.run import Watch, run
 from sim.study.saved import mapping_of, rows_of
+from sim.study.shelf import put
 from sim.study.smallest import MOST, Fleet, limited, smallest
 from sim.study.validate.store import program
 from sim.world.cluster import World
 
-SAVED = "ladder.json"
+SAVED, TABLE = "ladder.json", "ladder.parquet"
 LEARNS = "rl"
 PARTS = 24  # of the time in which requests arrive, for the evenness over time
 Pages = Mapping[str, Callable[[Result], str]]
@@ -194,7 +195,7 @@ def prepare(scenario: Scenario, folder: Path, force: bool) -> None:
             elif _saved(folder)["scenario"] != dump(scenario):
                 raise BadInput(f"{folder} holds the ladder of another scenario; choose another folder, or give --force to replace it")
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scenario.yaml").write_text(dump(scenario), encoding="utf-8")
+        put(folder, {"scenario.yaml": dump(scenario)})
         if not (folder / SAVED).is_file():
             save(Ladder(scenario, [], len(scenario.ladder), MOST), folder)
     except OSError as error:
@@ -204,10 +205,7 @@ def prepare(scenario: Scenario, folder: Path, force: bool) -> None:
 def save(ladder: Ladder, folder: Path) -> None:
     """Write ladder.json and ladder.parquet, each whole or not at all."""
     said = ladder._asdict() | {"version": sim.__version__, "scenario": dump(ladder.scenario)}
-    ladder.table.to_parquet(folder / ".ladder.parquet.part")
-    (folder / ".ladder.parquet.part").replace(folder / "ladder.parquet")
-    (folder / f".{SAVED}.part").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
-    (folder / f".{SAVED}.part").replace(folder / SAVED)
+    put(folder, {TABLE: ladder.table.to_parquet(), SAVED: json.dumps(said, indent=2) + "\n"})
 
 
 def read(folder: Path) -> Ladder:

@@ -1,7 +1,7 @@
 """What a plan chooses among: every combination of the choices in `plan`, each a scenario of its own but for how many replicas it has.
 
 A layout that cannot be (memory, heads that do not divide, an unpriced GPU) is refused before any run, with the reason. Money is that of the
-GPUs of all pools and trainers, whether used or not; of a pool that is scaled, only what it has at the least is known before a run.
+GPUs of all pools and trainers and of the nodes of sandboxes, whether used or not; of what is scaled, only the least is known before a run.
 """
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from sim.spec.llm import llm
 from sim.spec.load import located, plain, whole
 from sim.spec.plan import Search
 from sim.spec.prices import terms
+from sim.spec.sandboxes import node_price
 from sim.spec.scenario import Pool, Scenario
 from sim.spec.trainer import Trainer
 from sim.spec.training import home as host
 from sim.spec.training import residual
 from sim.spec.yaml_marks import Document
 from sim.study.choices import home, misfits, of_axis
+from sim.study.counterparts import REPLACED, counterpart, place
 from sim.study.space import values
 
 SAME = "it is the same as"
+NODES = "nodes of sandboxes"
 STUDY = ("ladder", "curve", "sweep", "plan")
 
 
@@ -76,6 +79,11 @@ class Layout:
         return self.mine.autoscale is None
 
     @property
+    def least(self) -> int:
+        """The fewest replicas that it may be sized to: of a pool that is scaled those that it keeps."""
+        return 1 if self.mine.autoscale is None else max(1, self.mine.autoscale.min)
+
+    @property
     def whole(self) -> Scenario:
         """The scenario of a layout that is not refused."""
         assert self.scenario is not None, self.refused
@@ -103,8 +111,12 @@ class Layout:
         return residual(self.whole.cluster, self.mine.name)
 
     def hourly(self, replicas: int) -> float:
-        """Dollars per hour for GPUs with so many replicas; of a pool that is scaled the least."""
-        scenario, pools = self.sized(replicas), 0.0
+        """Dollars per hour for GPUs and nodes of sandboxes with so many replicas; of what is scaled the least."""
+        return math.fsum(self.bill(replicas).values())
+
+    def bill(self, replicas: int) -> dict[str, float]:
+        """The same by kind of GPU; `NODES` are those of sandboxes."""
+        scenario, found = self.sized(replicas), dict[str, float]()
         owners = lenders(scenario.cluster)
         for pool in scenario.cluster.pools:
             if pool.name in owners:
@@ -113,8 +125,14 @@ class Layout:
             paid = terms(scenario.prices, pool, gpu(pool.gpu).name, gpu(pool.gpu).price_per_hour)
             kept = max(paid.reserved, 0)
             rate = (kept * (paid.price or 0.0)) + max(count - kept, 0) * (paid.beyond or 0.0) if kept else count * (paid.price or 0.0)
-            pools += pool.parallel.gpus * rate
-        return pools + sum(_trainer(scenario, one) for one in scenario.cluster.trainers if one.shares is None)
+            found[pool.gpu] = found.get(pool.gpu, 0.0) + pool.parallel.gpus * rate
+        for one in scenario.cluster.trainers:
+            if one.shares is None:
+                found[one.gpu] = found.get(one.gpu, 0.0) + _trainer(scenario, one)
+        for boxes in scenario.cluster.sandboxes:
+            count = boxes.autoscale.min if boxes.autoscale else boxes.nodes or 0
+            found[NODES] = found.get(NODES, 0.0) + count * (node_price(scenario, boxes)[0] or 0.0)
+        return found
 
     def gpus(self, replicas: int) -> int:
         """GPUs of all pools, as many as they may have, and of trainers with GPUs of their own."""
@@ -151,7 +169,7 @@ class Layouts(Sequence[Layout]):
         self._document = _bare(document)
         self.axes = _axes(scenario, search, self.pool, document)
         self._made: dict[int, Layout] = {}
-        self._names: dict[str, str] = {}
+        self._names: dict[str, tuple[tuple[int, ...], str]] = {}
 
     def __len__(self) -> int:
         return math.prod(len(choices) for choices in self.axes.values())
@@ -173,34 +191,62 @@ class Layouts(Sequence[Layout]):
 
     def place(self, picks: Sequence[int]) -> int:
         """The layout of these choices."""
-        place = 0
+        found = 0
         for pick, choices in zip(picks, self.axes.values(), strict=True):
-            place = place * len(choices) + pick
-        return place
+            found = found * len(choices) + pick
+        return found
 
     def _make(self, picks: tuple[int, ...]) -> Layout:
-        sets: dict[str, Any] = {}
-        chosen: dict[str, Any] = {}
-        for pick, (name, choices) in zip(picks, self.axes.items(), strict=True):
-            value, changes = choices[pick]
-            sets |= changes
-            chosen[name] = value
-        if self._scenario.cluster.pools[self.pool].autoscale is None:
-            sets[f"cluster.pools.{self.pool}.replicas"] = 1
-        missing = 0.0
+        picked = {name: choices[pick] for pick, (name, choices) in zip(picks, self.axes.items(), strict=True)}
+        chosen, pool, missing = {name: value for name, (value, _) in picked.items()}, self.pool, 0.0
         try:
-            layout = Layout(chosen, self.pool, whole(self._shared(compose.change(self._document, sets))))
+            document, pool, idle = self._changed([changes for _, changes in picked.values()])
+            chosen = {name: value for (name, value), none in zip(chosen.items(), idle, strict=True) if not none}
+            layout = Layout(chosen, pool, whole(self._shared(document, pool)))
             missing = lacking(llm(layout.mine.model or layout.whole.model), gpu(layout.mine.gpu), layout.mine, layout.residual)
             _ = layout.room, layout.hourly(1)  # refuses what does not fit, and what has no price
+            if layout.least > self.search.counts[-1]:
+                raise BadInput(f"it keeps at least {layout.least} replicas, and plan.replicas ends at {self.search.counts[-1]}")
         except BadInput as error:
-            return Layout(chosen, self.pool, None, "; ".join(dict.fromkeys(problem.message for problem in error.problems)), missing)
-        same = self._names.setdefault(repr(plain(layout.scenario)), layout.words)
-        return layout if same == layout.words else Layout(chosen, self.pool, None, f"{SAME} {same}")
+            return Layout(chosen, pool, None, "; ".join(dict.fromkeys(problem.message for problem in error.problems)), missing)
+        first, words = self._names.setdefault(repr(plain(layout.scenario)), (picks, layout.words))
+        return layout if first == picks else Layout(chosen, pool, None, f"{SAME} {words}")
 
-    def _shared(self, document: Document) -> Document:
+    def _changed(self, changes: Sequence[Mapping[str, Any]]) -> tuple[Document, int, list[bool]]:
+        """The document with the changes of each axis, where the pool now stands, and which of the changes are idle: of what it lacks.
+
+        What replaces all pools or trainers goes first; keys of the others are then those of the same names.
+        """
+        mine = self._scenario.cluster.pools[self.pool].name
+        document = compose.change(self._document, {key: one[key] for one in changes for key in REPLACED if key in one})
+        pool = place(document.data, "pools", mine)
+        if pool is None:
+            raise BadInput(f"it has no pool named '{mine}', which is the one that is sized")
+        sets: dict[str, Any] = {}
+        idle = []
+        for one in changes:
+            own = any(key in REPLACED for key in one)
+            found = {key if own else counterpart(key, self._scenario, document.data): value for key, value in one.items()}
+            idle.append(None in found)
+            sets |= {key: value for key, value in found.items() if key is not None and key not in REPLACED}
+        document = compose.change(document, sets)
+        written = document.data["cluster"]["pools"][pool]
+        scaled = written.get("autoscale")
+        # What it begins with is that of `sized`.
+        written["replicas"] = max(1, scaled.get("min", 1)) if isinstance(scaled, dict) else 1
+        return document, pool, [none or self._given(one, document, mine) for none, one in zip(idle, changes, strict=True)]
+
+    def _given(self, changes: Mapping[str, Any], document: Document, pool: str) -> bool:
+        """Whether all that is changed are the GPUs of a trainer that has those of the pool, as many as there are."""
+        keys = [counterpart(key, self._scenario, document.data) or "" for key in changes]
+        trainers = document.data["cluster"].get("trainers") or ()
+        shared = [f"cluster.trainers.{number}.gpus" for number, one in enumerate(trainers) if one.get("shares") == pool]
+        return bool(keys) and all(key in shared for key in keys)
+
+    def _shared(self, document: Document, pool: int) -> Document:
         """The same with trainers on the GPUs of the pool on all those that one replica has."""
         cluster = document.data["cluster"]
-        mine = cluster["pools"][self.pool]
+        mine = cluster["pools"][pool]
         each = Parallel.model_validate(mine["parallel"]).gpus if isinstance(mine.get("parallel"), dict) else 1
         for trainer in cluster.get("trainers") or ():
             if trainer.get("shares") == self._scenario.cluster.pools[self.pool].name:
@@ -293,22 +339,26 @@ def _trainer(scenario: Scenario, one: Trainer) -> float:
 
 def _word(name: str, value: Any) -> str:
     """
-    >>> _word("parallel", {"tp": 2}), _word("gpu", "h100_sxm"), _word("engine.max_num_seqs", 64), _word("precision", "fp8")
-    ('tp 2', 'h100_sxm', 'max_num_seqs 64', 'fp8')
+    >>> _word("parallel", {"tp": 2}), _word("gpu", "h100_sxm"), _word("engine.max_num_seqs", 64), _word("prefill parallel", {"tp": 4})
+    ('tp 2', 'h100_sxm', 'max_num_seqs 64', 'prefill tp 4')
     """
     if isinstance(value, Mapping):
-        return " ".join(f"{key} {one}" for key, one in value.items())
+        whose = name.split(" ")[:1] if " " in name else []
+        return " ".join([*whose, *(f"{key} {one}" for key, one in value.items())])
     plainly = name in ("gpu", "precision", "commitment", "alternative")
     return str(value) if plainly else f"{name.rpartition('.')[2]} {value}"
 
 
 def _called(key: str, scenario: Scenario) -> str:
     """A key of a pool or a trainer with the name of that one: `prefill replicas` for cluster.pools.0.replicas."""
+    bought = re.fullmatch(r"prices\.reserved\.([^.]+)", key)
+    if bought is not None:
+        return f"{bought[1]} reserved"
     found = re.fullmatch(r"cluster\.(pools|trainers)\.(\d+)\.(.+)", key)
     if found is None:
         return key
     every: Sequence[Pool | Trainer] = scenario.cluster.pools if found[1] == "pools" else scenario.cluster.trainers
-    return f"{every[int(found[2])].name} {found[3]}"
+    return f"{every[int(found[2])].name} {found[3].removeprefix('engine.').replace('.', ' ')}"
 
 
 def _packed(sizes: Sequence[int], room: int) -> list[int]:

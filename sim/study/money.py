@@ -183,8 +183,9 @@ def _wasted(facts: Facts) -> Any:
 
 
 def usd_by_hour(facts: Facts) -> list[float]:
-    """Dollars for GPUs by hour of the run's clock."""
-    edges, total = HOUR * np.arange(hours(facts) + 1), np.zeros(hours(facts))
+    """Dollars for GPUs of engines and trainers by hour of the run's clock."""
+    edges = HOUR * np.arange(hours(facts) + 1)
+    total = Bins(edges).add(np.zeros(1), np.array([facts.end]), trainers_usd_per_hour(facts)).means()
     for name in facts.pools:
         one = paid(facts, name)
         total += Bins(edges).add(one.times[:-1], one.times[1:], one.rates).means()
@@ -219,5 +220,5 @@ COST = (
            lambda facts: rented_usd(facts, facts.end)),
     Metric("cost.gpu_hours_by_hour", "GPU-h", "GPU-hours there were, by hour of the run's clock",
            lambda facts: gpu_hours(facts).sum(axis=0).tolist()),
-    Metric("cost.usd_by_hour", "USD", "of the GPUs, by hour of the run's clock", usd_by_hour),
+    Metric("cost.usd_by_hour", "USD", "of the GPUs of engines and trainers, by hour of the run's clock", usd_by_hour),
 )  # fmt: skip

@@ -11,6 +11,7 @@ from sim.core.errors import BadInput
 from sim.study import bounds
 from sim.study.bench import Bench
 from sim.study.cheapest import Offer
+from sim.study.layouts import Layout
 
 
 class Offers(Sequence[Offer]):
@@ -22,7 +23,7 @@ class Offers(Sequence[Offer]):
         self.made: dict[int, Offer] = {}
         self.notes: dict[int, str] = {} if before is None else dict(before.notes)
         self._bench, self._growth, self._before = bench, growth, before
-        self._demand: list[bounds.Demand | None] = []
+        self._demand: dict[str, bounds.Demand | None] = {}
 
     def __len__(self) -> int:
         return len(self._bench.layouts)
@@ -38,8 +39,9 @@ class Offers(Sequence[Offer]):
             return Offer(counts, lambda count: math.inf, len(counts))
         paid = None if layout.fixed else lambda count: self._bench.usd(place, count, self._growth)
         offer = Offer(counts, layout.hourly, paid=paid)
+        offer.fails(layout.least - 1)
         if self._before is not None and place in self._before.made:
-            offer.low = self._before.made[place].low
+            offer.low = max(offer.low, self._before.made[place].low)
         asked = self._asked(place) if offer.low < len(counts) else None
         if offer.low < len(counts):
             why = self.notes.get(place) or bounds.impossible(layout, asked)
@@ -51,10 +53,17 @@ class Offers(Sequence[Offer]):
         return offer
 
     def _asked(self, place: int) -> bounds.Demand | None:
-        """What the traffic asks for, found by one run of a layout that can be run, and kept."""
-        if not self._demand:
+        """What the traffic asks for, found by one run of a layout that can be run, and kept for those with the same traffic."""
+        traffic = _traffic(self._bench.layouts[place])
+        if traffic not in self._demand:
             try:
-                self._demand.append(self._bench.demand(place, self._growth))
+                self._demand[traffic] = self._bench.demand(place, self._growth, len(self._demand))
             except BadInput:
                 return None
-        return self._demand[0]
+        return self._demand[traffic]
+
+
+def _traffic(layout: Layout) -> str:
+    """What decides what is asked of a layout: its workloads, their luck, and whether the cache may spare it some of them."""
+    scenario = layout.whole
+    return repr((scenario.seed, scenario.duration, scenario.workloads, layout.mine.engine.enable_prefix_caching))

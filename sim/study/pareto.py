@@ -47,10 +47,10 @@ MOST = 64  # layouts
 
 
 class Point(NamedTuple):
-    """One run: `load` is the rate of requests, or clients, of one replica; None where neither is known."""
+    """One run: `load` is the rate of requests, or clients, of one replica; where neither is written, times the traffic."""
 
     layout: str
-    load: float | None
+    load: float
     scenario: Scenario
 
 
@@ -144,13 +144,13 @@ def _points(layout: Layout, ledger: Ledger) -> Iterator[Point]:
         for power in range(most.bit_length()):
             yield Point(layout.words, float(2**power), _sent(busier(base, 2**power / sum(clients))))
         return
-    written = sum(rates) if rates else None
+    written = sum(rates) if rates else 1.0
     wanted = ledger.demand(("demand", layout.words), lambda: base)
     most_rate = 1.0 / bounds.each(layout, wanted) if wanted is not None else None
     now = wanted.requests / wanted.window if wanted is not None and wanted.window else None
     factors = [part * most_rate / now for part in SHARES] if most_rate and now else list(FACTORS)
     for factor in factors:
-        yield Point(layout.words, written * factor if written else None, _sent(busier(base, factor)))
+        yield Point(layout.words, written * factor, _sent(busier(base, factor)))
 
 
 def _sent(scenario: Scenario) -> Scenario:

@@ -33,7 +33,7 @@ from sim.study.layouts import Layouts
 from sim.study.ledger import Ledger, Question
 from sim.study.planner import Planner
 from sim.study.run import run
-from sim.study.saved import mapping_of, rows_of
+from sim.study.saved import complete, mapping_of, rows_of
 from sim.study.shelf import put
 from sim.study.smallest import limited
 
@@ -41,6 +41,20 @@ SAVED, RUNS = "plan.json", "runs.csv"
 BEST = "best"
 KIND = Kind("trials.jsonl", "plan", ("key",), SAVED)
 Row = dict[str, Any]
+# What saved rows, and the answer, have at least.
+ROWS = {
+    "layouts": ("place", "layout", "state", "replicas", "usd_per_hour", "at_least", "why"),
+    "answers": ("growth", "place", "layout", "replicas", "gpus", "usd_per_hour", "met", "met_low", "met_high", "runs"),
+    "tornado": (
+        "name", "until", "rival", "rival_usd_per_hour", "was_replicas", "low_usd_per_hour", "was_usd_per_hour", "high_usd_per_hour",
+    ),
+    "relax": ("lever", "met", "limit", "over_limit"), "reachable": ("limit", "limit_s", "reached_s", "ok"),
+    "assumed": ("kind", "source", "date", "figures", "error"),
+}  # fmt: skip
+BEST_OF = (
+    *ROWS["answers"], "binds", "binds_text", "short", "gpus_per_replica", "pool_gpus", "nodes", "free_gpus", "usd_per_year",
+    "run_usd_per_hour", "usd_per_million_output_tokens", "kilowatts",
+)  # fmt: skip
 
 
 @dataclass
@@ -151,9 +165,10 @@ def read(folder: Path) -> Plan:
     again = "plan it again with --force"
     names = [one.name for one in fields(Plan) if one.name not in ("scenario", "runs", "answer")]
     said = mapping_of(folder / SAVED, "plan", again, names)
-    rows_of(said, "layouts", folder / SAVED, ("layout", "state", "replicas", "usd_per_hour", "at_least", "why"))
-    for name in ("answers", "tornado", "relax", "reachable", "assumed"):
-        rows_of(said, name, folder / SAVED)
+    for name, keys in ROWS.items():
+        rows_of(said, name, folder / SAVED, keys)
+    if said["best"] is not None:
+        complete(said["best"], "best", folder / SAVED, BEST_OF)
     try:
         text = (folder / RUNS).read_text("utf-8")
         if not text.endswith("\n"):

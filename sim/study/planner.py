@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sim.core.errors import BadInput, Problem
-from sim.spec.limits import percentile_limits
+from sim.spec.limits import percentile_limits, worded
 from sim.spec.load import located
 from sim.spec.profile import KINDS
 from sim.spec.scenario import Scenario
@@ -20,7 +20,7 @@ from sim.study.offers import Offers
 from sim.study.result import Result
 from sim.study.run import run
 from sim.study.sensitivity import relaxed, tornado
-from sim.study.trial import Trial, binding, worded
+from sim.study.trial import Trial, binding
 
 NEAR = 3  # replicas fewer that are tried to see what binds
 SHOWN = 3  # reasons that an error lists
@@ -54,9 +54,14 @@ class Planner:
             why: Row = {"best": None, "reachable": self._reachable(first["growth"])}
         else:
             why = self._apart(first) | (self._explained(answers) if explain else {})
-        whole = len(self.layouts) * len(self.search.counts)
+        whole = self._distinct() * len(self.search.counts)
         found = {"answers": answers, "layouts": self._became(first), "searched": searched, "whole": whole, **why}
         return found | {"runs": self.bench.rows}
+
+    def _distinct(self) -> int:
+        """How many layouts there are, without those that are the same as another one, as far as they were looked at."""
+        looked = dict.fromkeys(place for offers in self.offers.values() for place in offers.made)
+        return len(self.layouts) - sum(self.layouts[place].refused.startswith(SAME) for place in looked)
 
     def _able(self, offers: Offers) -> None:
         """Raise BadInput when every layout is refused, and not for want of memory."""
@@ -123,7 +128,7 @@ class Planner:
     def _short(self, place: int, count: int, growth: float) -> tuple[int, Trial] | None:
         """The run with a few replicas fewer that fails, or else the last of them tried; None where there are no fewer."""
         found = None
-        for fewer in [one for one in self.search.counts if one < count][: -1 - NEAR : -1]:
+        for fewer in [one for one in self.search.counts if self.layouts[place].least <= one < count][: -1 - NEAR : -1]:
             found = fewer, self.bench.one(place, fewer, growth)
             if not found[1].met:
                 break
@@ -189,7 +194,7 @@ class Planner:
             if count is None:
                 return "fails", f"needs more than {offer.counts[-1]} replicas, by its throughput alone"
             cost = f"${offer.cost(count):,.2f} an hour"
-            if count == offer.counts[0]:
+            if not any(self.layouts[place].least <= one < count for one in offer.counts):
                 return "loses", f"the fewest there can be cost {cost} already"
             return "loses", f"needs {count} replicas or more by its throughput alone, for {cost}"
         count, run = failed

@@ -23,6 +23,7 @@ from sim.spec.scenario import Scenario
 from sim.study.figures import findings, known, main
 from sim.study.interval import BATCHES, LEVEL, REPLICATIONS, Interval, around, share, student
 from sim.study.saved import mapping_of
+from sim.study.shelf import put
 from sim.study.validate.store import program
 from sim.study.window import MSER, Warmup
 
@@ -63,6 +64,12 @@ class Replications:
         lacking = self.table[self.names].isna().sum()
         return {str(name): int(count) for name, count in lacking[lacking > 0].items()}
 
+    @property
+    def full(self) -> dict[str, None]:
+        """Figures that every replication has, as keys in their order."""
+        missing = self.missing
+        return dict.fromkeys(name for name in self.names if name not in missing)
+
     def values(self, name: str) -> pd.Series[Any]:
         """A figure of every replication. Raises BadInput for one that is not known, or that some do not have."""
         column = self.table[known(name, self.names)]
@@ -88,12 +95,11 @@ class Replications:
 
     def intervals(self, level: float = LEVEL) -> dict[str, Interval]:
         """The interval of each figure that every replication has."""
-        missing = self.missing
-        return {name: self.interval(name, level) for name in findings(self.names) if name not in missing}
+        return {name: self.interval(name, level) for name in findings(self.full)}
 
     def main(self, level: float = LEVEL) -> pd.DataFrame:
         """The figures that people look at first: mean, half-width, low, high and relative half-width of each."""
-        names = [name for name in main(self.names) if name not in self.missing] if len(self) > 1 else []
+        names = main(self.full) if len(self) > 1 else []
         rows = [(one.mean, one.half, one.low, one.high, one.relative) for one in (self.interval(name, level) for name in names)]
         return pd.DataFrame(rows, index=pd.Index(names, name="figure"), columns=["mean", "half", "low", "high", "relative"])
 
@@ -105,6 +111,9 @@ class Replications:
         seeds = f"{len(self)} replications of {self.scenario.name}, seeds of {self.scenario.seed}"
         left = "" if self.warmup is None else f", a warm-up {'by MSER-5' if self.warmup == MSER else f'of {self.warmup:g} s'} left out"
         return f"{seeds}{left}; {LEVEL:.0%} intervals (Student's t)."
+
+    def __repr__(self) -> str:
+        return f"Replications({self.words.removesuffix('.')})"
 
     def _repr_html_(self) -> str:
         rows = self.main().reset_index()
@@ -124,10 +133,7 @@ class Replications:
 
     def save(self, folder: Path) -> None:
         """Write both files into a folder that is there, each whole or not at all."""
-        self.table.to_parquet(folder / f".{TABLE}.part")
-        (folder / f".{TABLE}.part").replace(folder / TABLE)
-        (folder / f".{SAVED}.part").write_text(json.dumps(self.report(), indent=2) + "\n", encoding="utf-8")
-        (folder / f".{SAVED}.part").replace(folder / SAVED)
+        put(folder, {TABLE: self.table.to_parquet(), SAVED: json.dumps(self.report(), indent=2) + "\n"})
 
     @classmethod
     def open(cls, folder: str | Path) -> Replications:
@@ -159,7 +165,8 @@ def saved(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         if lacking or len(table) != said["n"]:
             raise ValueError(f"it lacks {', '.join(lacking)}" if lacking else f"{len(table)} rows in place of {said['n']}")
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise BadInput([Problem(f"holds damaged replications: {error}; {again}", file=str(folder / TABLE))]) from error
+        why = "no such file" if isinstance(error, FileNotFoundError) else f"holds damaged replications: {error}"
+        raise BadInput([Problem(f"{why}; {again}", file=str(folder / TABLE))]) from error
     return said, table
 
 

@@ -65,6 +65,9 @@ class Result:
         """
         return sim.RunPlots(self)
 
+    def __repr__(self) -> str:
+        return f"Result({self.scenario.name}: {self.meta['arrived']:,} requests in {self.meta['sim_s']:,.1f} s, seed {self.meta['seed']})"
+
     def _repr_html_(self) -> str:
         return sim.result_html(self)
 

@@ -47,10 +47,17 @@ def rows_of(said: Mapping[str, Any], name: str, path: Path, keys: Iterable[str] 
         raise BadInput([Problem(f"found {show(found)}; a list of rows is wanted: {DAMAGED}", name, str(path))])
     wanted = list(keys)
     for number, row in enumerate(found):
-        lacking = [key for key in wanted if key not in row]
-        if lacking:
-            raise BadInput([Problem(f"it lacks {', '.join(lacking[:LISTED])}: {DAMAGED}", f"{name}.{number}", str(path))])
+        complete(row, f"{name}.{number}", path, wanted)
     return found
+
+
+def complete(found: Any, name: str, path: Path, keys: Iterable[str]) -> None:
+    """Raise BadInput, with the file, for what is under a key of what was saved and no mapping with at least these keys."""
+    if not isinstance(found, dict):
+        raise BadInput([Problem(f"found {show(found)}; a mapping is wanted: {DAMAGED}", name, str(path))])
+    lacking = [key for key in keys if key not in found]
+    if lacking:
+        raise BadInput([Problem(f"it lacks {', '.join(lacking[:LISTED])}: {DAMAGED}", name, str(path))])
 
 
 def check_version(version: Any, path: Path) -> None:

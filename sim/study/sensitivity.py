@@ -9,17 +9,19 @@ A lever is tried, not guessed at: the scenario that fails is changed in one thin
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sim.core.errors import BadInput
-from sim.spec.limits import percentile_limits
+from sim.spec.limits import percentile_limits, worded
 from sim.spec.load import loads, plain
 from sim.spec.scenario import Scenario
 from sim.study.bench import Bench
+from sim.study.layouts import NODES
 from sim.study.smallest import least
 from sim.study.traffic import busier, longer, scales
-from sim.study.trial import Trial, worded
+from sim.study.trial import Trial
 
 SWING = 0.2
 EASIER = 1.2  # times a limit, as a lever
@@ -29,8 +31,8 @@ Sized = tuple[int | None, float | None]  # replicas, dollars per hour
 
 def tornado(bench: Bench, place: int, count: int, growth: float, rivals: Sequence[tuple[int, int]]) -> list[Row]:
     """One row per assumption, the one worth most first: replicas and dollars per hour with it lower and higher, and as it `was`, found in
-    the same way. `rivals`: other layouts with replicas that hold; `until`: times its price at which the answer costs what the next of them
-    does.
+    the same way. `rivals`: other layouts with replicas that hold; `until`: times the price of the answer's GPUs, wherever they are used, at
+    which a rival (`rival`: its name, `rival_usd_per_hour`: its price today) costs no more than the answer. None where none does.
     """
     base = bench.scenario(place, count, growth)
     was = _resized(bench, place, count, base, "as planned")
@@ -40,12 +42,30 @@ def tornado(bench: Bench, place: int, count: int, growth: float, rivals: Sequenc
             low, high = (_resized(bench, place, count, change(base, by), f"{name} x {by:g}") for by in (1 - SWING, 1 + SWING))
             rows.append(_row(name, (low, was, high)))
     cost = bench.usd(place, count, growth)
-    dearest = min((bench.usd(other, n, growth) for other, n in rivals), default=None)
-    rows.append(_row("price of the GPUs", ((count, cost),) * 3) | {
-        "low_usd_per_hour": cost * (1 - SWING), "high_usd_per_hour": cost * (1 + SWING),
-        "until": dearest / cost if dearest is not None and cost else None,
-    })  # fmt: skip
+    priced = _row("price of the GPUs", ((count, cost),) * 3)
+    swing = SWING * _gpus(bench.layouts[place].bill(count)) * cost
+    rows.append(priced | {"low_usd_per_hour": cost - swing, "high_usd_per_hour": cost + swing})
+    met = [(_parity(bench, (place, count), rival, growth), rival) for rival in rivals]
+    until, (other, number) = min(met, default=(math.inf, (place, count)))
+    if until < math.inf:
+        rows[-1] |= {"until": until, "rival": bench.layouts[other].words, "rival_usd_per_hour": bench.usd(other, number, growth)}
     return sorted(rows, key=lambda row: -_width(row))
+
+
+def _parity(bench: Bench, mine: tuple[int, int], rival: tuple[int, int], growth: float) -> float:
+    """Times their price at which GPUs of the answer make it as dear as a rival, who pays that price too for those that it has of them."""
+    own, bill = bench.layouts[mine[0]].bill(mine[1]), bench.layouts[rival[0]].bill(rival[1])
+    cost, asked = bench.usd(*mine, growth), bench.usd(*rival, growth)
+    rising = _gpus(own) * cost
+    with_it = _gpus({kind: usd if kind in own else 0.0 for kind, usd in bill.items()}, sum(bill.values())) * asked
+    # Both are lines in the price: a level and what rises with it.
+    return ((asked - with_it) - (cost - rising)) / (rising - with_it) if rising > with_it * (1 + 1e-9) else math.inf
+
+
+def _gpus(bill: Mapping[str, float], whole: float | None = None) -> float:
+    """What part of a bill is for GPUs, or of a `whole` one."""
+    total = sum(bill.values()) if whole is None else whole
+    return sum(usd for kind, usd in bill.items() if kind != NODES) / total if total else 0.0
 
 
 def slowed(scenario: Scenario, times: float) -> Scenario:
@@ -97,7 +117,8 @@ def levers(scenario: Scenario, number: int) -> Iterator[tuple[str, Scenario]]:
 
 def _resized(bench: Bench, place: int, count: int, changed: Scenario, what: str) -> Sized:
     """The fewest replicas of a layout that hold under a changed scenario, and dollars per hour; None where the most allowed do not."""
-    counts, layout = bench.search.counts, bench.layouts[place]
+    layout = bench.layouts[place]
+    counts = [one for one in bench.search.counts if one >= layout.least]
 
     def run(replicas: int) -> Trial:
         return bench.other(place, replicas, layout.sized(replicas, changed), what)
@@ -110,7 +131,7 @@ def _resized(bench: Bench, place: int, count: int, changed: Scenario, what: str)
 
 
 def _row(name: str, found: Sequence[Sized]) -> Row:
-    row: Row = {"name": name, "until": None}
+    row: Row = {"name": name, "until": None, "rival": None, "rival_usd_per_hour": None}
     for side, (count, usd) in zip(("low", "was", "high"), found, strict=True):
         row |= {f"{side}_replicas": count, f"{side}_usd_per_hour": usd}
     return row

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def put(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write files, each whole or not at all. What a process left that was killed is written over: one process at a time has the folder."""
-    for name, text in texts.items():
+def put(folder: Path, files: Mapping[str, str | bytes]) -> None:
+    """Write texts and tables by name, each whole or not at all. What a process left that was killed is written over: one process at a time
+    has the folder.
+    """
+    for name, content in files.items():
         aside = folder / f".{name}.part"
         try:
-            aside.write_text(text, encoding="utf-8")
+            aside.write_bytes(content.encode() if isinstance(content, str) else content)
             aside.replace(folder / name)
         finally:
             with contextlib.suppress(OSError):

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 
 import sim
 from sim.core.errors import BadInput, Problem
 from sim.spec.curve import Curve
-from sim.spec.load import dump, load, loads, located
+from sim.spec.load import dump, load, loads, located, plain
 from sim.spec.scenario import Scenario
 from sim.study.run import run
 from sim.study.saved import mapping_of, rows_of
+from sim.study.shelf import put
 from sim.study.validate.store import program
 
 SAVED = "curve.json"
@@ -74,13 +74,13 @@ def points(scenario: Scenario) -> list[Point]:
     if kinds != ["closed"]:
         message = f"found the workloads {', '.join(kinds)}; a curve needs exactly one of kind closed, whose concurrency it changes"
         raise BadInput(located([Problem(message, "workloads")], scenario))
-    plain = {key: value for key, value in yaml.safe_load(dump(scenario)).items() if key != "curve"}
+    rest = {key: value for key, value in plain(scenario).items() if key != "curve"}
     found, problems = [], dict[Problem, None]()
     for layout in _layouts(curve):
         for concurrency in curve.concurrency:
             load_of = {"workloads.0.concurrency": concurrency, "workloads.0.num_requests": concurrency * curve.rounds}
             try:
-                one = loads(plain, {**layout, **load_of})
+                one = loads(rest, {**layout, **load_of})
                 found.append(Point(concurrency, _words(layout), one))
             except BadInput as error:
                 said = _words(layout)
@@ -129,7 +129,7 @@ def prepare(scenario: Scenario, folder: Path, force: bool) -> None:
             if force:
                 (folder / SAVED).unlink()
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scenario.yaml").write_text(dump(scenario), encoding="utf-8")
+        put(folder, {"scenario.yaml": dump(scenario)})
     except OSError as error:
         raise BadInput(f"cannot write to {folder}: {error.strerror or error}") from error
 
@@ -137,9 +137,7 @@ def prepare(scenario: Scenario, folder: Path, force: bool) -> None:
 def save(found: Sweep, folder: Path) -> None:
     """Write curve.json and curve.csv, each whole or not at all."""
     said = {"version": sim.__version__, "scenario": dump(found.scenario), "wanted": found.wanted, "rows": found.rows}
-    for name, text in ((SAVED, json.dumps(said, indent=2) + "\n"), ("curve.csv", found.table.to_csv(index=False))):
-        (folder / f".{name}.part").write_text(text, encoding="utf-8")
-        (folder / f".{name}.part").replace(folder / name)
+    put(folder, {SAVED: json.dumps(said, indent=2) + "\n", "curve.csv": found.table.to_csv(index=False)})
 
 
 def read(folder: Path) -> Sweep:

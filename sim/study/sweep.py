@@ -20,9 +20,10 @@ from sim.spec.keys import STUDIES
 from sim.spec.scenario import Scenario
 from sim.spec.yaml_marks import Document, Dumper, Place
 from sim.study.figures import findings, flat
-from sim.study.journal import Journal, Row, decided
+from sim.study.journal import Journal, Row, decided, read
 from sim.study.replicate import seeded
 from sim.study.run import run
+from sim.study.shelf import put
 from sim.study.space import PATH, Point, changed, points
 from sim.study.sweep_result import Sweep, save
 from sim.study.validate.store import program
@@ -129,8 +130,8 @@ def sweeping(
         if folder is not None:
             journal = stack.enter_context(Journal(folder, header(order), force))
             found.rows, keep = journal.rows, journal.put
-            _write(folder / "scenario.yaml", _text(order).encode())
-            stack.callback(lambda: save(found, folder))
+            put(folder, {"scenario.yaml": _text(order)})
+            stack.callback(_close, found, folder)
         done = dict.fromkeys((row["point"], row["replication"]) for row in found.rows)
         if progress is not None:
             progress(len(found.rows), found.wanted, f"{len(found.rows):,} of {found.wanted:,} runs")
@@ -145,6 +146,12 @@ def sweeping(
             if progress is not None:
                 progress(len(found.rows), found.wanted, f"{len(found.rows):,} of {found.wanted:,} runs")
             yield found
+
+
+def _close(found: Sweep, folder: Path) -> None:
+    """Write the table of all rows that are on the disk: an interrupt may have come between a row's writing and its counting."""
+    found.rows = read(folder)[1]
+    save(found, folder)
 
 
 def one(task: Task) -> Row:
@@ -214,9 +221,3 @@ def _text(order: Order) -> str:
     said = {**outside.absolute(order.document), "sweep": load.plain(order.scenario.sweep)}
     body = yaml.dump(said, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=140)
     return f"# As it was swept; do so again with `burstsim sweep`.\n{body}"
-
-
-def _write(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_bytes(data)
-    aside.replace(path)

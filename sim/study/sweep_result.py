@@ -9,15 +9,18 @@ from typing import Any
 import pandas as pd
 
 from sim.core import display
-from sim.core.errors import BadInput, did_you_mean
+from sim.core.errors import BadInput, Problem, did_you_mean
 from sim.spec import load
 from sim.spec.scenario import Scenario
 from sim.study import journal
 from sim.study.figures import known, main
 from sim.study.journal import Row
+from sim.study.saved import DAMAGED
+from sim.study.shelf import put
 
 TABLE = "points.parquet"
 ABOUT = ("verdict", "audit_ok", "seconds", "error")  # columns of a row that are neither keys nor figures
+ROW = ("point", "replication", "settings", "figures", *ABOUT)
 LINES = 8  # combinations of the other keys that a plot tells apart
 
 
@@ -80,6 +83,9 @@ class Sweep:
         axes.set_ylabel(figure)
         return axes
 
+    def __repr__(self) -> str:
+        return f"Sweep({self.scenario.name}: {len(self.rows)} of {self.wanted} runs, {', '.join(self.keys)})"
+
     def _repr_html_(self) -> str:
         failed = f", {self.failed} without figures" if self.failed else ""
         said = f"{len(self.rows)} of {self.wanted} runs of {self.scenario.name}{failed}"
@@ -88,8 +94,14 @@ class Sweep:
 
 
 def read(folder: Path) -> Sweep:
-    """A sweep in a folder, as far as it is finished. Raises BadInput where there is none."""
-    said, rows = journal.read(folder)
+    """A sweep in a folder, as far as it is finished. Raises BadInput where there is none, or no run of it is finished yet."""
+    (said, rows), path = journal.read(folder), f"{folder / journal.NAME}"
+    if not rows:
+        raise BadInput([Problem("holds a sweep of which no run is finished yet; the command that began it goes on from there", file=path)])
+    for number, row in enumerate(rows, 2):
+        lacking = [key for key in ROW if key not in row]
+        if lacking:
+            raise BadInput([Problem(f"lacks {', '.join(lacking)}: {DAMAGED}", "", path, number)])
     try:
         scenario = load.loads({**said["scenario"], "sweep": said["sweep"]}, lookup=False)
         assert scenario.sweep is not None
@@ -101,9 +113,7 @@ def read(folder: Path) -> Sweep:
 def save(found: Sweep, folder: Path) -> None:
     """Write points.parquet, whole or not at all; nothing where no run is finished."""
     if found.rows:
-        aside = folder / f".{TABLE}.part"
-        found.frame.to_parquet(aside, index=False)
-        aside.replace(folder / TABLE)
+        put(folder, {TABLE: found.frame.to_parquet(index=False)})
 
 
 def _column(values: list[Any]) -> list[Any]:

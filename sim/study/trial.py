@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sim.core.errors import BadInput
+from sim.spec.limits import worded
 from sim.spec.scenario import Scenario
 from sim.study.figures import flat
 from sim.study.run import run
@@ -94,17 +95,6 @@ def binding(one: Trial) -> str:
     by = _resource(one.why)
     what = worded(name)
     return f"{what}, by {by}" if by else what
-
-
-def worded(limit: str) -> str:
-    """A limit of an SLO as people say it.
-
-    >>> worded("ttft_p99"), worded("rl_step_p50"), worded("throughput")
-    ('TTFT p99', 'RL step p50', 'throughput')
-    """
-    measure, _, percentile = limit.rpartition("_")
-    words = {"rl_step": "RL step", "task": "task time"}.get(measure, measure.upper())
-    return f"{words} {percentile}" if measure else limit
 
 
 def _resource(why: Sequence[str]) -> str:

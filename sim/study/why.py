@@ -30,6 +30,7 @@ from sim.core.request import COMPLETED, FAILED
 from sim.study.facts import Tables
 from sim.study.meanwhile import Union
 from sim.study.measures import MEASURES
+from sim.study.queued import Queued
 from sim.study.reason import Reason, lasting
 from sim.study.starts import RISING
 from sim.study.why_agents import reasons
@@ -253,9 +254,9 @@ def _queues(facts: Facts, waits: Waits) -> Reason | None:
     """Why requests queued at replicas, by request-seconds."""
     options = {pool.name: pool.engine.max_num_seqs * pool.parallel.dp * pool.parallel.pp for pool in facts.result.scenario.cluster.pools}
     most, blocks = np.array([options[name] for name in facts.pool_of_replica]), facts.replicas["blocks"]
-    spent = np.zeros(3)
+    spent, queued = np.zeros(3), Queued(len(most))
     for page in facts.stretches():
-        replica, waited = page["replica"], page["waiting"] * page["seconds"]
+        replica, waited = page["replica"], queued.seconds(page)
         full = page["blocks"] >= FULL * blocks[replica]
         batch = ~full & (page["decoders"] + page["prefills"] >= most[replica])
         spent += [waited[full].sum(), waited[batch].sum(), waited[~full & ~batch].sum()]

@@ -63,9 +63,10 @@ class Crew(NamedTuple):
         with _backend(self):
             import joblib
 
-            found = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD)(
-                joblib.delayed(work)(piece) for piece in pieces
-            )
+            with _deaf():
+                found = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=AHEAD)(
+                    joblib.delayed(work)(piece) for piece in pieces
+                )
             with _quietly_closed(found), _lost(self):
                 # Not `yield from`, which hands a close on to joblib before anything here can quieten it.
                 for one in found:  # noqa: UP028
@@ -75,6 +76,21 @@ class Crew(NamedTuple):
     def count(self) -> int:
         """Processes of this machine."""
         return self.jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else self.jobs or os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes begun within ignore Ctrl-C from their first moment, not from `follow` on: a traceback of each, amid its imports, would
+    say nothing. They inherit it; only a process's main thread can set it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
 
 
 @contextlib.contextmanager

@@ -80,7 +80,8 @@ def made(eta: int = 0, steps: int = 8, groups: int = 16, samples: int = 4, repli
 
 def _trainer() -> dict[str, Any]:
     return {"name": "train", "model": "tiny", "gpu": "h100_sxm", "gpus": 4, "backend": "fsdp", "dp": 4, "price_per_hour": 3.6, "tdp": 700.0,
-            "idle_watts": 70.0, "host_watts": 300.0, "peak_flops": 4e15, "memory": {}, "extrapolated": [], "provenance": []}  # fmt: skip
+            "idle_watts": 70.0, "host_watts": 300.0, "peak_flops": 4e15, "shares": None,
+            "memory": {"budget": 7e10, "weights": 2e10, "host": 0.0}, "extrapolated": [], "provenance": []}  # fmt: skip
 
 
 def _write(facts: Any, begun: Any, fates: Any, published: list[float]) -> None:

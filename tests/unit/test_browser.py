@@ -16,21 +16,12 @@ from sim.report.template import fill
 PHONE, DESK = 360, 1440
 
 
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory):
-    """The folder of each kind of study, empty as yet."""
-    found = {name: tmp_path_factory.mktemp(name) / "out" for name in KINDS}
-    for folder in found.values():
-        folder.mkdir()
-    return found
+@pytest.fixture(scope="module")
+def pages(studies):
+    return {name: studies.page(name) for name in KINDS}
 
 
-@pytest.fixture(scope="session")
-def pages(folders):
-    return {name: make(folders[name]) for name, make in KINDS.items()}
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def seen(request, tmp_path_factory):
     chromium()
     return shown(request.getfixturevalue("pages"), tmp_path_factory.mktemp("seen"), (PHONE, DESK))
@@ -72,12 +63,12 @@ def test_what_is_broken_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_page_names_the_files_of_its_folder(pages, folders, name):
-    """And their rows; folders of runs are written by the command line."""
+def test_a_page_names_the_files_of_its_folder(pages, studies, name):
+    """And their rows."""
     named = re.findall(r'<th scope="row">([\w.]+\.\w+)</th><td class="n" data-name="Rows">([\d,]*)</td>', pages[name])
     assert named or name == "load"
     for file, rows in named:
-        path = folders[name] / file
+        path = studies.folder(name) / file
         assert path.is_file(), file
         if rows:
             read = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".jsonl": lambda path: path.read_text().splitlines()}[path.suffix]

@@ -239,6 +239,13 @@ def test_report_of_nothing(tmp_path):
     assert "holds no result" in done.stderr
 
 
+def test_the_duration_is_that_of_the_rates():
+    """As in vLLM's benchmark, requests over it are the throughput; the clock began before the first arrival."""
+    assert "Benchmark duration (s):                  6.00" in block(SUMMARY)
+    later = SUMMARY | {"run": SUMMARY["run"] | {"sim_s": 160.0}}
+    assert "Benchmark duration (s):                  6.00" in block(later)
+
+
 def test_the_block():
     provenance = {"extrapolated": True, "extrapolations": ["serve: tp 16"]}
     lines = block(SUMMARY | {"slo": MISSED, "audit": BROKEN, "provenance": provenance}).splitlines()

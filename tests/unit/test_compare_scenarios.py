@@ -18,7 +18,7 @@ import sim.study.replicate
 from sim.cli import main
 from sim.core.errors import BadInput
 from sim.report.compare import block, plots, render
-from sim.spec.load import load
+from sim.spec.load import load, loads
 from sim.study.change import NOTHING, Change, changes, switched
 from sim.study.compare import Asked, changed, compare, compared, open_all, what_if
 from sim.study.comparison import read
@@ -54,6 +54,12 @@ def test_pairs_share_their_luck(scenario, found):
     spread = one.table["tpot_s.p50"].std() + other.table["tpot_s.p50"].std()
     assert far.std() < spread
     assert found.paired
+
+
+def test_what_is_compared_says_in_a_line_what_it_is(found):
+    first, *others = found.runs
+    assert repr(found) == f"Comparison({', '.join(others)} against {first})"
+    assert repr(found.runs[first]).startswith(f"Replications({len(found.runs[first])} replications of ")
 
 
 def test_the_table(found):
@@ -329,3 +335,18 @@ def test_bad_commands(tmp_path, monkeypatch, args, said):
     assert (done.exit_code, done.stdout) == (2, "")
     assert said in done.stderr
     assert (tmp_path / "filled" / "thesis.txt").read_text() == "mine"
+
+
+def test_changes_of_a_scenario_with_hours_and_small_figures(tmp_path):
+    """A time of day and a figure such as 1e-05 are what they are in the scenario between two, whatever YAML would make of them."""
+    told = {
+        "model": "meta-llama/Llama-3.1-8B", "cluster": {"pools": [{"gpu": "h100_sxm", "engine": {"frontend_per_token": 1e-5}}]},
+        "workloads": [{"kind": "diurnal", "rate": 2, "preset": "burstgpt", "begin": "14:00", "duration": "20s",
+                       "lengths": {"kind": "fixed", "input": 100, "output": 10}}],
+    }  # fmt: skip
+    one = loads(told)
+    other = loads(told, {"workloads.0.rate": 3, "cluster.pools.0.replicas": 2})
+    both = changes(one, other)
+    assert [change.key for change in both] == ["cluster.pools.0.replicas", "workloads.0.rate"]
+    assert switched(one, both) == other
+    assert switched(one, both[:1]).workloads[0]["begin"] == "14:00"

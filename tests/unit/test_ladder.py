@@ -253,6 +253,7 @@ def test_words_say_what_got_better_and_what_got_worse():
     none = row(name="none", below=first, needed_gpus=None, **dict.fromkeys(dear))
     same = first | {"name": "same"} | study.factors(first, first)
     assert "8 GPUs in place of 16 GPUs: 2 times the tokens per second of a GPU and per dollar" in sentence(better, [first, better])
+    assert "Needs 1 GPU: " in sentence(first | {"needed_gpus": 1}, [first | {"needed_gpus": 1}])
     assert "On the fleet as written TTFT p95 rises from 1 s to 3 s" in sentence(better, [first, better])
     assert "worse, 0.25 times" in sentence(worse, [first, better, worse])
     assert "no difference" in sentence(same, [first, same])

@@ -11,10 +11,8 @@ from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from synthetic import queue
 
 from sim.report.markdown import markdown
-from sim.report.page import render
 from sim.report.svg import light
 
 READER = MarkdownIt("commonmark").enable("table").enable("strikethrough")
@@ -86,8 +84,8 @@ def test_drawings_are_files_of_their_own():
     assert "<clipPath" in first
 
 
-def test_a_page_of_a_run():
-    page = render(queue(0.8, 300, replicas=2, slo={"ttft_p99": "3s"}))
+def test_a_page_of_a_run(studies):
+    page = studies.page("replications")
     made = markdown(page)
     assert made == markdown(page)
     assert "\n\n\n" not in made.text

@@ -6,13 +6,14 @@ import json
 import pytest
 import yaml
 from click.testing import CliRunner
-from plans import problem
+from plans import layouts, problem
 from scenarios import written
 
 import sim
 from sim.cli import main
 from sim.core.errors import BadInput
 from sim.study import pareto as study
+from sim.study.ledger import Ledger
 from sim.study.pareto import PRICE, SPEED, YIELD, marked
 
 
@@ -62,3 +63,11 @@ def test_traffic_that_cannot_be_raised_is_refused():
                           "answers": {"mean": 50, "sigma": 0.5, "cap": 200}}]  # fmt: skip
     with pytest.raises(BadInput, match="can be raised"):
         sim.pareto(made)
+
+
+def test_traffic_without_a_rate_is_loaded_by_times():
+    made = problem({"gpu": ["h100_sxm"], "parallel": [{"tp": 1}]})
+    made["cluster"]["sandboxes"] = [{"name": "swe", "nodes": 2, "node": "general_64", "memory": "1GB", "boot": "1s"}]
+    made["workloads"] = [{"kind": "evals", "tasks": 1, "samples": 1, "preset": "swe_agent"}]
+    made["slo"] = {"task_p95": "5h"}
+    assert tuple(one.load for one in study._points(layouts(made)[0], Ledger())) == study.FACTORS

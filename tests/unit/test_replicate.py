@@ -19,7 +19,7 @@ import sim.report.intervals
 import sim.study.replicate
 from sim.cli import main
 from sim.core.errors import BadInput
-from sim.report.intervals import block, sheet
+from sim.report.intervals import block, give_or_take, sure
 from sim.spec.load import load
 from sim.study.interval import student
 from sim.study.replicate import Plan, prepare, replicate, replications, seed, seeded
@@ -213,7 +213,8 @@ def test_damaged_folders(four, scenario, tmp_path, spoil):
         pd.read_parquet(table)[:1].to_parquet(table)
     else:
         saved.write_text(json.dumps(said | {"version": "9.0.0"}) if spoil == "version" else json.dumps({"n": 2}))
-    with pytest.raises(BadInput, match="by burstsim 9.0.0" if spoil == "version" else "damaged replications|holds no replications of"):
+    said = {"version": "by burstsim 9.0.0", "missing": r"parquet: no such file", "json": "holds no replications of"}
+    with pytest.raises(BadInput, match=said.get(spoil, "damaged replications")):
         Replications.open(folder)
 
 
@@ -263,6 +264,7 @@ def test_the_command(path, tmp_path):
     assert "n = 3, replications." in done.stdout
     page = (tmp_path / "out" / "report.html").read_text()
     assert "How sure the figures are" in page
+    assert '<p class="answer">Verdict, of 3 replications: 3 stable. SLO met in 3 of 3. Means with 95 % intervals: ttft_s.p50 ' in page
     (tmp_path / "out" / "report.html").unlink()
     assert burstsim("report", tmp_path / "out").exit_code == 0
     assert (tmp_path / "out" / "report.html").read_text() == page
@@ -302,9 +304,12 @@ def test_bad_flags(path, args, said):
 
 
 def test_the_sheet_says_what_it_is_of(four):
-    made = sheet(four)
+    lead, made = sure(four)
     assert [row[0] for row in made.rows][:2] == ["ttft_s.p50", "ttft_s.p99"]
     assert "of the first replication" in made.note
+    assert lead.startswith("Verdict, of 4 replications: ")
+    assert f"ttft_s.p99 {give_or_take('ttft_s.p99', four.interval('ttft_s.p99'))}" in lead
+    assert lead.endswith("What follows is of the first replication.")
     rows = [dict.fromkeys(ABOUT, 0) | {"replication": 0, "verdict": "stable", "audit_ok": False, "figures": {"ttft_s.p50": 1.0}}]
     broken = Replications(four.scenario, table_of(rows), 1)
     assert "AUDIT FAILED in 1 of 1" in block(broken)

@@ -8,15 +8,18 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from synthetic import edit, pool, put, queue, serve
 
+import sim
+import sim.report.gantt
 import sim.report.words
 from sim.core.request import REJECTED
 from sim.core.tables import TABLES
 from sim.report.answer import answer
 from sim.report.folder import ROWS
 from sim.report.page import render
-from sim.report.plots import plots
+from sim.report.plots import plots, spread
 from sim.study.metrics import Facts
 
 VOID = {"meta", "path", "use", "br", "wbr", "link"}
@@ -163,3 +166,40 @@ def test_long_runs_stay_small_and_quick():
 
 def test_figures_in_words():
     assert doctest.testmod(sim.report.words).failed == 0
+    assert doctest.testmod(sim.report.gantt).failed == 0
+
+
+def labelled(values, limit=None):
+    """The axes of a spread, and its names of points by their first word."""
+    axes = Figure(figsize=(4.3, 3.0)).subplots()
+    spread("TTFT", np.array(values), ("requests", "TTFT"), limit).parts[0](axes)
+    return axes, {text.get_text().split()[0]: text for text in axes.texts}
+
+
+def test_latencies_that_differ_by_rounding_are_one():
+    axes, _ = labelled(0.0238 + 1e-15 * np.arange(50))
+    assert np.ptp(axes.get_xlim()) > 1
+    axes.figure.canvas.draw()
+    assert not axes.xaxis.get_offset_text().get_text()
+
+
+def test_names_of_points_stay_within_the_axis():
+    values = np.linspace(0.0072, 0.0093, 200)
+    for limit, scale in ((0.05, "linear"), (1.0, "log"), (None, "linear")):
+        axes, names = labelled(values, limit)
+        axes.figure.canvas.draw()
+        assert axes.get_xscale() == scale
+        inside = axes.get_window_extent()
+        for text in names.values():
+            assert inside.x0 <= text.get_window_extent().x0 <= text.get_window_extent().x1 <= inside.x1
+
+
+def test_a_trainer_on_its_own_has_its_assumptions():
+    page = render(sim.run({
+        "model": "meta-llama/Llama-3.1-8B", "cluster": {"trainers": [{"name": "sft", "gpu": "h100_sxm", "gpus": 8, "micro_batch": 8192}]},
+        "workloads": [{"kind": "train", "steps": 2, "batch": 32, "lengths": {"kind": "fixed", "input": 300, "output": 300}}],
+    }))  # fmt: skip
+    for text in ("none; training takes", "Figures of h100_sxm", "An update", "2 updates"):
+        assert text in page
+    for text in ("0 of 0 completed", "KV cache, peak", "inf times"):
+        assert text not in page

@@ -2,70 +2,28 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
+from every_page import CHAT, CURVE, REPORTED, SPACE, STEPS
 
 import sim
 from sim.cli import main
 
-BASE = """\
-name: small
-seed: 1
-model: meta-llama/Llama-3.1-8B
-cluster: {pools: [{gpu: h100_sxm}]}
-slo: {ttft_p99: 2s}
-"""
-OPEN = "workloads: [{kind: poisson, rate: 4, num_requests: 20, lengths: {kind: fixed, input: 300, output: 10}}]\n"
-CLOSED = "workloads: [{kind: closed, concurrency: 1, num_requests: 4, lengths: {kind: fixed, input: 100, output: 10}}]\n"
-SCENARIOS = {
-    "run.yaml": BASE + OPEN,
-    "ladder.yaml": BASE + OPEN + "ladder: [{name: one}, {name: 'two & more', set: {cluster.pools.0.parallel.tp: 2}}]\n",
-    "curve.yaml": BASE + CLOSED + "curve: {concurrency: [1, 2], rounds: 2}\n",
-    "plan.yaml": BASE + OPEN + "plan: {gpu: [h100_sxm], replicas: {range: {min: 1, max: 2}}, replications: 2, meets: 0.3}\n",
-}
-# Each kind of folder: how it is written, and the file that a page is made of.
-KINDS = {
-    "run": ("run run.yaml", "meta.json"),
-    "replications": ("run run.yaml --replications 2", "replications.json"),
-    "ladder": ("run ladder.yaml", "ladder.json"),
-    "curve": ("run curve.yaml", "curve.json"),
-    "sweep": ("sweep run.yaml --over workloads.0.rate=[2,4] --jobs 1", "journal.jsonl"),
-    "comparison": ("compare run.yaml --what-if workloads.0.rate=5 --replications 2", "comparison.json"),
-    "plan": ("plan plan.yaml --jobs 1", "plan.json"),
-    "capacity": ("capacity run.yaml --jobs 1 --replications 1", "capacity.json"),
-    "pareto": ("pareto plan.yaml --jobs 1", "pareto.json"),
-}
+KINDS = {kind: saved for kind, saved in REPORTED.items() if kind not in ("measured", "published")}  # one of each command
 
 
 def burstsim(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """A folder of each kind, without pages."""
-    room = tmp_path_factory.mktemp("folders")
-    for name, text in SCENARIOS.items():
-        (room / name).write_text(text)
-    here = Path.cwd()
-    os.chdir(room)
-    try:
-        for kind, (words, _) in KINDS.items():
-            done = burstsim(*words.split(), "-o", kind, "-q", "--no-report")
-            assert done.exit_code == 0, (kind, done.output, done.exception)
-    finally:
-        os.chdir(here)
-    return room
-
-
 @pytest.fixture
-def folder(folders, tmp_path, request):
+def folder(studies, tmp_path, request):
     """A copy of a folder, to be spoilt."""
-    return shutil.copytree(folders / request.param, tmp_path / request.param)
+    return shutil.copytree(studies.folder(request.param), tmp_path / request.param)
 
 
 def names(folder):
@@ -73,48 +31,45 @@ def names(folder):
 
 
 # -- forms ---------------------------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("folder", KINDS, indirect=True)
-def test_every_kind_has_a_page_in_html_and_markdown(folder):
-    before = names(folder)
-    done = burstsim("report", folder, "--format", "md", "--format", "html", "--json")
-    assert done.exit_code == 0, (done.output, done.exception)
-    written = [Path(path) for path in json.loads(done.stdout)["written"]]
-    assert sorted([*before, *(str(path.relative_to(folder)) for path in written)]) == names(folder)
+@pytest.mark.parametrize("kind", REPORTED)
+def test_every_kind_has_a_page_in_html_and_markdown(studies, kind):
+    folder, written = studies.reported(kind)
+    assert sorted([*names(studies.folder(kind)), *(str(path.relative_to(folder)) for path in written)]) == names(folder)
     pages = {path.name: path.read_text() for path in written if path.parent == folder}
     assert pages["report.html"].startswith("<!DOCTYPE html>")
     assert pages["report.md"].startswith("# ")
     drawn = [path for path in written if path.parent == folder / "figures"]
     assert len(drawn) == pages["report.html"].count("<svg") == pages["report.md"].count("](figures/")
     assert all(path.read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"') for path in drawn)
-    if folder.name == "ladder":
-        assert {path.parent.name for path in written if path.name == "report.md"} == {"ladder", "01-one", "02-two-more"}
+    if kind == "climbed":
+        assert {path.parent.name for path in written if path.name == "report.md"} == {"climbed", "01-one", "02-two-more"}
         assert "](01-one/report.md)" in pages["report.md"]
 
 
-@pytest.mark.parametrize("folder", ["run"], indirect=True)
-def test_html_is_what_is_written_without_a_form(folder):
+@pytest.mark.parametrize("folder", ["curve"], indirect=True)
+def test_html_is_what_is_written_without_a_form(folder, studies):
     done = burstsim("report", folder, "--json")
-    first = (folder / "report.html").read_bytes()
     assert json.loads(done.stdout) == {"written": [str(folder / "report.html")]}
-    assert burstsim("report", folder, "--format", "html").exit_code == 0
-    assert (folder / "report.html").read_bytes() == first
+    assert (folder / "report.html").read_text() == studies.page("curve")
     assert done.stderr == f"written to {folder / 'report.html'}\n"
     assert burstsim("report", folder, "--format", "docx").exit_code == 2
 
 
-@pytest.mark.parametrize("folder", ["run"], indirect=True)
-def test_a_page_of_a_validation_is_taken_as_it_is(folder, tmp_path):
-    assert burstsim("report", folder).exit_code == 0
-    validation = tmp_path / "validation"
-    validation.mkdir()
-    shutil.copy(folder / "report.html", validation / "accuracy.html")
-    assert burstsim("report", validation, "--format", "md").exit_code == 0
-    assert names(validation)[0] == "accuracy.html"
-    assert (validation / "report.md").is_file()
-    text = (validation / "accuracy.html").read_text()
-    (validation / "accuracy.html").write_text(text[:1000])
-    done = burstsim("report", validation, "--format", "md")
-    assert (done.exit_code, "accuracy.html: is cut off" in done.stderr) == (2, True)
+@pytest.mark.parametrize("folder", ["measured", "published"], indirect=True)
+def test_a_page_of_a_validation_is_taken_as_it_is(folder, studies):
+    page = folder / REPORTED[folder.name]
+    assert studies.page(folder.name) == page.read_text()
+    half(page)
+    assert f"{page.name}: is cut off" in refused("report", folder, "--format", "md")
+
+
+def test_a_fault_in_making_a_page_is_not_called_damage(studies, monkeypatch):
+    def faulty(found):
+        raise TypeError("a fault")
+
+    monkeypatch.setattr("sim.report.capacity.render", faulty)
+    done = burstsim("report", studies.folder("capacity"))
+    assert (type(done.exception), done.stderr) == (TypeError, "")
 
 
 @pytest.mark.parametrize("folder", ["capacity"], indirect=True)
@@ -151,7 +106,9 @@ def test_a_full_disk_leaves_nothing(folder, monkeypatch):
 
 # -- damage --------------------------------------------------------------------------------------------------------------------------------
 def half(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    """Of a journal, half of its first line: it is whole, and shorter, without the last ones."""
+    data = path.read_bytes()
+    path.write_bytes(data[: (data.index(b"\n") if path.suffix == ".jsonl" else len(data)) // 2])
 
 
 def whole(text):
@@ -198,7 +155,7 @@ def refused(*words):
     (kind, damage) for kind in KINDS for damage in DAMAGE if (kind, damage) != ("replications", "rows gone")  # whose rows are a table
 ], indirect=["folder"])  # fmt: skip
 def test_a_damaged_study(folder, damage):
-    saved = KINDS[folder.name][1]
+    saved = KINDS[folder.name]
     before = names(folder)
     DAMAGE[damage](folder / saved)
     said = refused("report", folder)
@@ -207,6 +164,24 @@ def test_a_damaged_study(folder, damage):
     if damage == "newer":
         assert "99" in said
     assert names(folder) == before
+
+
+PARTS = {
+    "plan": ("answers", "best", "layouts", "tornado", "assumed"), "comparison": ("scenarios", "changes", "differences", "waterfalls"),
+    "climbed": ("rows",), "curve": ("rows",), "capacity": ("rows", "knee"), "frontier": ("rows", "refused"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("folder", "part"), [(kind, part) for kind, parts in PARTS.items() for part in parts], indirect=["folder"])
+def test_a_part_of_another_version(folder, part):
+    """A part that lacks what its page shows is refused with its name, whichever it is."""
+    saved = folder / KINDS[folder.name]
+    said = json.loads(saved.read_text())
+    said[part] = {} if isinstance(said[part], dict) else [{}, *said[part][1:]]
+    saved.write_text(json.dumps(said))
+    told = refused("report", folder)
+    assert part in told.removeprefix(f"error: {saved}")
+    assert "it is damaged, or of another version" in told
 
 
 @pytest.mark.parametrize("folder", [kind for kind in KINDS if kind not in ("sweep", "comparison")], indirect=True)
@@ -221,7 +196,7 @@ def test_a_scenario_that_is_missing_or_broken(folder):
     assert names(folder) == [name for name in before if name != "scenario.yaml"]
 
 
-TABLES = {"run": "requests.parquet", "replications": "replications.parquet", "plan": "runs.csv", "ladder": "01-one/stretches.parquet"}
+TABLES = {"run": "requests.parquet", "replications": "replications.parquet", "plan": "runs.csv", "climbed": "01-one/stretches.parquet"}
 
 
 @pytest.mark.parametrize("folder", TABLES, indirect=True)
@@ -248,6 +223,16 @@ def test_a_table_that_is_damaged_within(folder):
     assert "requests.parquet: is damaged" in refused("compare", folder, folder)
 
 
+@pytest.mark.parametrize("folder", ["sweep", "climbed"], indirect=True)
+def test_nothing_is_finished_yet(folder):
+    saved = folder / KINDS[folder.name]
+    if saved.suffix == ".jsonl":
+        saved.write_text(saved.read_text().partition("\n")[0] + "\n")
+    else:
+        saved.write_text(json.dumps(json.loads(saved.read_text()) | {"rows": []}))
+    assert "is finished yet" in refused("report", folder)
+
+
 def test_no_folder_of_a_study(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("text")
@@ -263,7 +248,7 @@ def test_no_folder_of_a_study(tmp_path):
 @pytest.mark.parametrize("folder", ["run", "plan", "capacity", "curve"], indirect=True)
 def test_no_permission(folder, monkeypatch):
     """As a user may meet it; who runs the tests may be allowed everything."""
-    real, saved = Path.read_text, KINDS[folder.name][1]
+    real, saved = Path.read_text, KINDS[folder.name]
 
     def locked(path, *args, **options):
         if path.name == saved:
@@ -277,21 +262,21 @@ def test_no_permission(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", ["run", "replications"], indirect=True)
-def test_what_is_compared_is_whole(folder, folders):
-    half(folder / KINDS[folder.name][1])
-    assert KINDS[folder.name][1] in refused("compare", folders / folder.name, folder)
+def test_what_is_compared_is_whole(folder, studies):
+    half(folder / KINDS[folder.name])
+    assert KINDS[folder.name] in refused("compare", studies.folder(folder.name), folder)
 
 
-@pytest.mark.parametrize(("folder", "again"), [
-    ("sweep", "sweep run.yaml --over workloads.0.rate=[2,4] --jobs 1"), ("ladder", "run ladder.yaml"), ("curve", "run curve.yaml"),
-    ("replications", "run run.yaml --replications 3"),
+@pytest.mark.parametrize(("folder", "scenario", "again"), [
+    ("sweep", CHAT | {"sweep": {"space": SPACE}}, "sweep --jobs 1"), ("climbed", CHAT | {"ladder": STEPS}, "run"), ("curve", CURVE, "run"),
+    ("replications", CHAT, "run --replications 3"),
 ], indirect=["folder"])  # fmt: skip
 @pytest.mark.parametrize("damage", ["no JSON", "of nothing", "newer"])
-def test_what_is_gone_on_with_is_whole(folder, folders, again, damage):
-    """The command that wrote it refuses to go on, says so with the file, and changes nothing."""
-    DAMAGE[damage](folder / KINDS[folder.name][1])
+def test_what_is_gone_on_with_is_whole(folder, scenario, again, damage, tmp_path):
+    """The command that would go on refuses to, says so with the file, and changes nothing."""
+    DAMAGE[damage](folder / KINDS[folder.name])
     before = {path: path.read_bytes() for path in folder.rglob("*.json*")}
-    verb, source, *rest = again.split()
-    said = refused(verb, folders / source, *rest, "-o", folder, "-q")
-    assert KINDS[folder.name][1] in said or damage == "newer"
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(scenario))
+    said = refused(*again.split(), tmp_path / "again.yaml", "-o", folder, "-q")
+    assert KINDS[folder.name] in said or damage == "newer"
     assert {path: path.read_bytes() for path in folder.rglob("*.json*")} == before

@@ -149,3 +149,7 @@ def test_a_result_that_was_drawn_can_be_sent_elsewhere(chat):
     again = pickle.loads(pickle.dumps(chat))
     assert again.requests.equals(chat.requests)
     assert dir(again.plot) == dir(chat.plot)
+
+
+def test_a_result_says_in_a_line_what_it_is(chat):
+    assert repr(chat) == f"Result(chat: 200 requests in {chat.meta['sim_s']:.1f} s, seed 3)"

@@ -26,7 +26,7 @@ def test_a_limit_on_steps_alone_is_met_or_not():
     [row] = slo["limits"]
     assert row["measured_s"] == pytest.approx(result.summary["rl"]["rl"]["step_s"]["p50"])
     assert "SLO: met" in block(result.summary)
-    assert "RL STEP p50" in render(result)
+    assert "RL step p50" in render(result)
     assert sim.run(learning({"rl_step_p50": "1ms"})).summary["slo"]["met"] is False
 
 

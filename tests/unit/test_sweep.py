@@ -4,6 +4,7 @@ from __future__ import annotations
 import doctest
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,13 +24,15 @@ from sim.core.errors import BadInput
 from sim.report.sweep import block, render
 from sim.spec.load import loads
 from sim.study import sweep as study
+from sim.study import workers
 from sim.study.figures import findings, flat
-from sim.study.journal import NAME, read
+from sim.study.journal import NAME, Journal, read
 from sim.study.run import run
 from sim.study.sweep_result import Sweep
 from sim.study.sweep_result import read as read_sweep
 
 TP, RATE = "cluster.pools.0.parallel.tp", "workloads.0.rate"
+TOKENS = "cluster.pools.0.engine.max_num_batched_tokens"
 TINY = """\
 name: tiny
 seed: 3
@@ -242,3 +245,45 @@ def test_a_crew_that_is_dismissed_early_says_nothing():
         assert next(found) is None
         found.close()
     assert said == []
+
+
+def test_processes_ignore_ctrl_c_from_their_first_moment():
+    """A process inherits it; whoever begins it hears again."""
+    heard = signal.getsignal(signal.SIGINT)
+    with workers._deaf():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) == heard
+
+
+def test_drawings_show_what_can_be_told_apart():
+    keys = {TOKENS: [512, 2048], RATE: [5, 50]}
+    rows = [
+        {"point": place, "replication": 0, "settings": {TOKENS: tokens, RATE: rate},
+         "figures": {"ttft_s.p99": 0.1 * rate + tokens, "gpu.busy_fraction": busy},
+         "verdict": "stable", "audit_ok": True, "seconds": 1.0, "error": None}
+        for place, (tokens, rate, busy) in enumerate(((512, 5, 0.99999), (512, 50, 1.0), (2048, 5, 1.0), (2048, 50, 1.0)))
+    ]  # fmt: skip
+    scenario = loads(yaml.safe_load(TINY) | {"sweep": {"space": {key: {"choices": values} for key, values in keys.items()}}})
+    found = Sweep(scenario, tuple(keys), 4, rows)
+    drawn = sim.report.sweep.plots(found, ["ttft_s.p99", "gpu.busy_fraction"])
+    assert [plot.title for plot in drawn] == ["ttft_s.p99 by max_num_batched_tokens", "ttft_s.p99 by rate"]
+    assert [line[0] for line in sim.report.sweep.ends(found, ["ttft_s.p99", "gpu.busy_fraction"])] == ["ttft_s.p99"]
+    for plot in drawn:
+        width = float(re.search(r'viewBox="0 0 ([\d.]+)', plot.svg)[1])
+        assert all(float(x) <= width for x in re.findall(r'translate\(([\d.]+)', plot.svg))
+
+
+def test_an_interrupt_between_a_row_and_its_counting_loses_nothing(path, tmp_path, monkeypatch):
+    append = Journal.put
+
+    def put(self, row):
+        append(self, row)
+        if len(self.rows) == 2:
+            self.rows.pop()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "put", put)
+    outcome = CliRunner().invoke(main, ["sweep", str(path), "--over", f"{RATE}=[1, 2, 3]", "-o", str(tmp_path / "o"), "--jobs", "1"])
+    assert (outcome.exit_code, outcome.stdout) == (130, "")
+    assert "2 of 3 runs are finished" in outcome.stderr
+    assert len(pd.read_parquet(tmp_path / "o" / "points.parquet")) == 2

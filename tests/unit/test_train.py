@@ -67,6 +67,7 @@ def test_money_and_energy_are_those_of_the_whole_time():
     assert trained["usd_total"] == pytest.approx(16.0 * end / 3600)
     assert result.summary["cost"]["usd_total"] == pytest.approx(trained["usd_total"])
     assert result.summary["cost"]["usd_per_hour"] == pytest.approx(16.0)
+    assert sum(result.summary["cost"]["usd_by_hour"]) == pytest.approx(trained["usd_total"])
     assert trained["usd_per_billion_tokens"] == pytest.approx(trained["usd_total"] * 1e9 / trained["tokens"])
     waiting = spent(result, "data") / end
     assert waiting > 0.9
