@@ -17,17 +17,17 @@ if typing.TYPE_CHECKING:
     from sim.report.run_plots import RunPlots as RunPlots
     from sim.spec.load import dump, load, loads
     from sim.spec.scenario import Scenario
-    from sim.study.capacity import capacity
-    from sim.study.compare import compare, what_if
-    from sim.study.comparison import Comparison
-    from sim.study.pareto import pareto
-    from sim.study.plan import Plan, plan
-    from sim.study.replicate import replicate
-    from sim.study.replications import Replications
+    from sim.study.compare.compare import compare, what_if
+    from sim.study.compare.comparison import Comparison
+    from sim.study.plan.capacity import capacity
+    from sim.study.plan.pareto import pareto
+    from sim.study.plan.plan import Plan, plan
+    from sim.study.replicate.replicate import replicate
+    from sim.study.replicate.replications import Replications
     from sim.study.result import Result
     from sim.study.run import run
-    from sim.study.sweep import sweep
-    from sim.study.sweep_result import Sweep
+    from sim.study.sweep.result import Sweep
+    from sim.study.sweep.sweep import sweep
     from sim.study.workers import Crew
 
     __version__: str
@@ -39,27 +39,27 @@ __all__ = [
 
 _HOMES = {
     "BadInput": "sim.core.errors",
-    "Comparison": "sim.study.comparison",
+    "Comparison": "sim.study.compare.comparison",
     "Crew": "sim.study.workers",
-    "Plan": "sim.study.plan",
-    "Replications": "sim.study.replications",
+    "Plan": "sim.study.plan.plan",
+    "Replications": "sim.study.replicate.replications",
     "Result": "sim.study.result",
     "RunPlots": "sim.report.run_plots",
     "Scenario": "sim.spec.scenario",
-    "Sweep": "sim.study.sweep_result",
-    "capacity": "sim.study.capacity",
-    "compare": "sim.study.compare",
+    "Sweep": "sim.study.sweep.result",
+    "capacity": "sim.study.plan.capacity",
+    "compare": "sim.study.compare.compare",
     "dump": "sim.spec.load",
     "load": "sim.spec.load",
     "loads": "sim.spec.load",
-    "pareto": "sim.study.pareto",
-    "plan": "sim.study.plan",
+    "pareto": "sim.study.plan.pareto",
+    "plan": "sim.study.plan.plan",
     "plan_html": "sim.report.rich",
-    "replicate": "sim.study.replicate",
+    "replicate": "sim.study.replicate.replicate",
     "result_html": "sim.report.rich",
     "run": "sim.study.run",
-    "sweep": "sim.study.sweep",
-    "what_if": "sim.study.compare",
+    "sweep": "sim.study.sweep.sweep",
+    "what_if": "sim.study.compare.compare",
 }
 
 

@@ -19,7 +19,7 @@ def capacity(asked: Asked, key: str | None, replications: int) -> None:
     """
     from sim.report.capacity import block, render
     from sim.spec.load import load
-    from sim.study.capacity import question, said
+    from sim.study.plan.capacity import question, said
 
     asking = question(load(asked.scenario, asked.sets), key, replications)
     found = answer(asked, asking, Shown("looking for the knee", block, said, page(render)))

@@ -40,8 +40,8 @@ def compare(sources: tuple[Path, ...], whatifs: tuple[str, ...], folder: Path | 
     """
     from sim.report.compare import block, render
     from sim.report.progress import counted
-    from sim.study.compare import Asked, compared
-    from sim.study.replications import Replications
+    from sim.study.compare.compare import Asked, compared
+    from sim.study.replicate.replications import Replications
 
     given = _given(sources, whatifs, [*options["sets"], *([f"seed={options['seed']}"] if options["seed"] is not None else [])])
     asked = Asked(options["replications"], warmup_of(options["warmup"]), options["figure"])
@@ -77,7 +77,7 @@ def what_if(text: str) -> list[str]:
 def _given(sources: tuple[Path, ...], whatifs: tuple[str, ...], sets: list[str]) -> dict[str, Any]:
     """What to compare by names that differ: paths, and what is changed."""
     from sim.spec.load import load
-    from sim.study.compare import open_all
+    from sim.study.compare.compare import open_all
 
     if whatifs and sources[0].is_dir():
         raise BadInput(f"--what-if changes a scenario, and {sources[0]} is a folder; name its scenario.yaml")

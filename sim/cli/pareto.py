@@ -15,7 +15,7 @@ def pareto(asked: Asked) -> None:
     """
     from sim.report.pareto import block, render
     from sim.spec import compose
-    from sim.study.pareto import question
+    from sim.study.plan.pareto import question
 
     document = compose.change(compose.from_file(asked.scenario), asked.sets)
     answer(asked, question(document), Shown("running", block, lambda found: found.rows, page(render)))

@@ -20,7 +20,7 @@ def plan(asked: Asked, brief: bool) -> None:
     """
     from sim.report.plan import block
     from sim.spec import compose
-    from sim.study.plan import question
+    from sim.study.plan.plan import question
 
     document = compose.change(compose.from_file(asked.scenario), asked.sets)
     found = answer(asked, question(document, not brief), Shown("planning", block, said, _pages))
@@ -36,7 +36,7 @@ def _pages(found: Any, folder: Path) -> None:
     """The page of the plan, and that of the run of its answer."""
     from sim.report.page import render as whole
     from sim.report.plan import render
-    from sim.study.plan import BEST
+    from sim.study.plan.plan import BEST
     from sim.study.result import Result
 
     page(render)(found, folder)

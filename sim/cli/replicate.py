@@ -15,9 +15,9 @@ from sim.core.errors import BadInput
 
 if TYPE_CHECKING:
     from sim.spec.scenario import Scenario
-    from sim.study.replications import Replications
+    from sim.study.replicate.replications import Replications
+    from sim.study.replicate.window import Warmup
     from sim.study.result import Result
-    from sim.study.window import Warmup
 
 
 class Asked(NamedTuple):
@@ -96,7 +96,7 @@ def run(scenario: Scenario, folder: Path | None, asked: Asked, pages: dict[str, 
         return _single(scenario, folder, asked, pages, **flags)
     from sim.report.intervals import block
     from sim.report.progress import counted
-    from sim.study.replicate import Plan, prepare, replications
+    from sim.study.replicate.replicate import Plan, prepare, replications
     from sim.study.result import Result
 
     plan = Plan(asked.replications, asked.precision, asked.most, asked.warmup)
@@ -128,10 +128,10 @@ def _single(scenario: Scenario, folder: Path | None, asked: Asked, pages: dict[s
     from sim.report.progress import progress
     from sim.report.text import block as text
     from sim.report.text import failures
-    from sim.study.batches import batches
+    from sim.study.replicate.batches import batches
+    from sim.study.replicate.window import warmed
     from sim.study.result import check_writable
     from sim.study.run import run as simulate
-    from sim.study.window import warmed
 
     if folder is not None:
         check_writable(folder, flags["force"])

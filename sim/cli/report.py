@@ -18,7 +18,7 @@ from sim.core.errors import BadInput, Problem
 from sim.study.timeline.sizes import Sizes
 
 if TYPE_CHECKING:
-    from sim.study.replications import Replications
+    from sim.study.replicate.replications import Replications
     from sim.study.result import Result
 
 FOLDER = click.Path(path_type=Path)
@@ -131,7 +131,7 @@ def _result(folder: Path) -> Result:
 
 
 def _replications(folder: Path) -> tuple[Result, Replications]:
-    from sim.study.replications import Replications
+    from sim.study.replicate.replications import Replications
 
     return _result(folder), Replications.open(folder)
 
@@ -155,9 +155,9 @@ RUN = Kind(_result, _late("sim.report.page", "render"))
 # By the file that tells what a folder holds; where there is none of them it is one run.
 SAVED: Mapping[str, Kind] = MappingProxyType({
     "ladder.json": _study("ladder", "ladder"), "curve.json": _study("speed_cost", "curve"),
-    "journal.jsonl": _study("sweep_result", "sweep"), "comparison.json": _study("comparison", "compare"),
-    "replications.json": Kind(_replications, lambda both: replicated(*both)), "plan.json": _study("plan", "plan"),
-    "capacity.json": _study("capacity", "capacity"), "pareto.json": _study("pareto", "pareto"),
+    "journal.jsonl": _study("sweep.result", "sweep"), "comparison.json": _study("compare.comparison", "compare"),
+    "replications.json": Kind(_replications, lambda both: replicated(*both)), "plan.json": _study("plan.plan", "plan"),
+    "capacity.json": _study("plan.capacity", "capacity"), "pareto.json": _study("plan.pareto", "pareto"),
     **{name: _validation(name) for name in VALIDATIONS},
 })  # fmt: skip
 

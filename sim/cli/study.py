@@ -1,6 +1,6 @@
 """What the verbs have in common that look for one answer: their options, and how an answer is found, written and shown.
 
-With -o every run is kept at once, and the same command goes on after an interruption (`sim/study/ledger.py`).
+With -o every run is kept at once, and the same command goes on after an interruption (`sim/study/plan/ledger.py`).
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import click
 from sim.cli.written import REPORT, put_page, reached, where
 
 if TYPE_CHECKING:
-    from sim.study.ledger import Question
+    from sim.study.plan.ledger import Question
 
 FOLDER = click.Path(path_type=Path)
 

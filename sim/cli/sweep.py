@@ -41,7 +41,7 @@ def sweep(scenario: Path, folder: Path | None, over: tuple[str, ...], sets: tupl
     Leaves with 1 when the audit of a run fails, with 2 when the input cannot be used or no point can be run, else with 0: a point that
     cannot be run is a row with its error.
     """
-    from sim.study import sweep as study
+    from sim.study.sweep import sweep as study
     from sim.study.workers import Crew
 
     crew = Crew(options["backend"], options["jobs"], options["address"])
@@ -62,7 +62,7 @@ def sweep(scenario: Path, folder: Path | None, over: tuple[str, ...], sets: tupl
 def _document(scenario: Path, over: tuple[str, ...], sets: tuple[str, ...], asked: dict[str, Any]) -> Any:
     """What is to be swept: the file, the changes of --set, and the axes and settings of the command line."""
     from sim.spec import compose
-    from sim.study import sweep as study
+    from sim.study.sweep import sweep as study
 
     document = compose.change(compose.from_file(scenario), sets)
     if not isinstance(document.data, dict):
@@ -89,7 +89,7 @@ def _run(order: Any, folder: Path | None, crew: Any, options: dict[str, Any]) ->
     """Every run; whatever ends it, the page shows what was finished."""
     from sim.report.progress import counted
     from sim.report.sweep import render
-    from sim.study import sweep as study
+    from sim.study.sweep import sweep as study
 
     found = None
     try:

@@ -11,7 +11,7 @@ from sim.report.svg import INK, SERIES, STYLE, svg
 from sim.report.words import dollars, number, percent, seconds
 from sim.spec.limits import worded
 from sim.spec.load import dump
-from sim.study.capacity import Capacity
+from sim.study.plan.capacity import Capacity
 
 HEADS = ("Load", "Value", "SLO met", "95 %", "TTFT p99", "TPOT p99", "Tokens/s", "$/Mtok", "Overloaded")
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from sim.report.section import Sheet
 from sim.report.words import DASH, dollars, number, percent, together
 from sim.study.figures import main
-from sim.study.interval import BATCHES, Interval
-from sim.study.replications import Replications
+from sim.study.replicate.interval import BATCHES, Interval
+from sim.study.replicate.replications import Replications
 
 SHARES = ("fraction", "attainment", "hit_rate", "mfu", "mbu", "share", "idle_frac")
 LED = 4  # figures named at the head of a page

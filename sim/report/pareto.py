@@ -11,7 +11,7 @@ from sim.report.plots import DASHES, Plot
 from sim.report.svg import SERIES, STYLE, svg
 from sim.report.words import dollars, number, percent, seconds
 from sim.spec.load import dump
-from sim.study.pareto import PRICE, SPEED, YIELD, Pareto
+from sim.study.plan.pareto import PRICE, SPEED, YIELD, Pareto
 
 Row = Mapping[str, Any]
 HEADS = ("Layout", "Load", "Tokens/s of a user", "Tokens/s of a GPU", "$/Mtok", "J/token", "TTFT p99", "TPOT p99", "SLO")

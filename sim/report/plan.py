@@ -13,7 +13,7 @@ from sim.spec.limits import worded
 from sim.spec.load import dump
 
 if TYPE_CHECKING:
-    from sim.study.plan import Plan
+    from sim.study.plan.plan import Plan
 
 Row = Mapping[str, Any]
 STATES = {"best": "the answer", "loses": "dearer", "fails": "fails", "impossible": "cannot", "refused": "does not fit"}

@@ -9,7 +9,7 @@ from sim.report.svg import CARD, INK, SERIES, STYLE, svg
 from sim.report.words import dollars
 
 if TYPE_CHECKING:
-    from sim.study.plan import Plan
+    from sim.study.plan.plan import Plan
 
 
 def tornado(plan: Plan) -> Plot:

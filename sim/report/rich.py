@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sim.core.display import listed, said, shown, table
 
 if TYPE_CHECKING:
-    from sim.study.plan import Plan
+    from sim.study.plan.plan import Plan
     from sim.study.result import Result
 
 BEYOND = "Extrapolated: "  # what a warning of that kind begins with

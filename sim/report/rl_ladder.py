@@ -11,7 +11,7 @@ from sim.report.rl import PARTS as LONG
 from sim.report.rl_plots import PARTS
 from sim.report.svg import INK, SERIES, STYLE, svg
 from sim.report.words import dollars, number, percent, seconds
-from sim.study.rl_compare import Comparison, compare_figures
+from sim.study.rl.compare import Comparison, compare_figures
 
 HEADS = ("Step", "GPUs", "Mode", "A step", "Times as fast", "Per GPU", "Trainer waits", "Engines idle", "Bubble", "Staleness", "$ a step")
 BESIDE = ("Step", "Other requests", "Completed", "First token, p50", "p95", "End, p50", "p95", "GPUs of engines busy")

@@ -15,7 +15,7 @@ from sim.report.svg import CARD, INK, SERIES, STYLE, svg
 from sim.report.words import counted, number, percent, scaled, seconds
 from sim.study.facts import Bins
 from sim.study.metrics import Facts
-from sim.study.rl_run import Rows, Run, runs
+from sim.study.rl.run import Rows, Run, runs
 
 RUNS = 3
 SHORTER = 0.97  # from here on answers trained on are called shorter

@@ -18,7 +18,7 @@ from sim.report.over_arrival import over_arrival
 from sim.report.paint import LOOK
 from sim.report.plots import LATENCIES, Drawing, Timeline
 from sim.study.metrics import Facts
-from sim.study.rl_run import Run, runs
+from sim.study.rl.run import Run, runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

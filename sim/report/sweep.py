@@ -16,8 +16,8 @@ from sim.report.template import fill
 from sim.report.words import DASH, number
 from sim.spec.load import dump
 from sim.study.figures import main
-from sim.study.interval import student
-from sim.study.sweep_result import Sweep
+from sim.study.replicate.interval import student
+from sim.study.sweep.result import Sweep
 
 MOST_FIGURES, MOST_KEYS, MOST_ROWS, MOST_LINES = 6, 6, 500, 40  # drawn, drawn, in the page's table, in the text's
 # One or two of each kind of what people look at, where none are asked for.

@@ -23,7 +23,7 @@ from sim.study.kv_waste import Waste
 from sim.study.lending import turns
 from sim.study.network import moves
 from sim.study.result import Result
-from sim.study.rl_audit import books
+from sim.study.rl.audit import books
 from sim.study.sandboxes import leases
 from sim.study.starts import lives
 from sim.study.states import pauses, stood

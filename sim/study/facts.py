@@ -102,7 +102,7 @@ class Tables:
 
     @property
     def begin(self) -> float:
-        """The first arrival; of a part of a run (`study/window.py`) where it begins."""
+        """The first arrival; of a part of a run (`study/replicate/window.py`) where it begins."""
         return float(self.meta["begin"]) if "begin" in self.meta else self.arrivals[0]
 
     @property

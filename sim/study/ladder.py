@@ -4,7 +4,7 @@ Every step is run twice over: on the fleet as written, for latency, waste and ev
 traffic within the SLO (`study/smallest.py`), for throughput per GPU and money. All steps meet the same arrivals and the same draws.
 
 A step that trains by reinforcement learning has no traffic that a fleet could be too small for, and needs no SLO: it is run once, as
-written, and compared by its own figures (`study/rl_compare.py`).
+written, and compared by its own figures (`study/rl/compare.py`).
 
 A factor compares a step with the one it was put on: throughput per GPU over throughput per GPU, dollars per token the other way round, so
 that above 1 is better. Factors of the steps kept multiply to the whole gain. They depend on the order: what two steps both remove, the

@@ -37,8 +37,9 @@ from sim.study.money import COST
 from sim.study.moved import moved
 from sim.study.network import network
 from sim.study.regions import regions
+from sim.study.replicate.window import is_cut, window
 from sim.study.result import Result
-from sim.study.rl import rl
+from sim.study.rl.rl import rl
 from sim.study.sandboxes import sandboxes
 from sim.study.slo import LEVELS, request_limits
 from sim.study.spread import Spread, distribution
@@ -47,8 +48,7 @@ from sim.study.states import pauses, replica_states
 from sim.study.tiers import tiers
 from sim.study.tools import tools
 from sim.study.training import lent, passing, training
-from sim.study.why import why
-from sim.study.window import is_cut, window
+from sim.study.why.why import why
 
 
 class Facts(Tables):
@@ -56,7 +56,7 @@ class Facts(Tables):
 
     @functools.cached_property
     def settled(self) -> Facts:
-        """The part of the run after its warm-up (`study/window.py`); all of it where none is left out."""
+        """The part of the run after its warm-up (`study/replicate/window.py`); all of it where none is left out."""
         said = self.meta.get("warmup")
         return Facts(window(self.result, said["begin"], math.inf)) if said else self
 
@@ -177,7 +177,7 @@ def summarise(result: Result) -> dict[str, Any]:
 
 
 def cut_out(part: Result, groups: tuple[str, ...]) -> dict[str, Any]:
-    """The figures of some groups alone, of a part of a run (`study/window.py`)."""
+    """The figures of some groups alone, of a part of a run (`study/replicate/window.py`)."""
     facts = Facts(part)
     return _figures([name for name in METRICS if is_cut(name, groups)], lambda name: facts)
 

@@ -19,7 +19,7 @@ from sim.spec.prices import BELOW
 from sim.study.energy import HOUR, gpu_hours, hours
 from sim.study.facts import Bins
 from sim.study.metric import Metric, ratio
-from sim.study.rl_grades import rented_usd
+from sim.study.rl.grades import rented_usd
 from sim.study.sandboxes import rates as sandbox_rates
 from sim.study.sandboxes import usd as sandboxes_usd
 from sim.study.training import passing, trainers_usd, trainers_usd_per_hour

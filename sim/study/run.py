@@ -17,7 +17,7 @@ from sim.spec.load import dump, load, loads, located
 from sim.spec.scenario import Scenario
 from sim.study import assumptions
 from sim.study.result import Result
-from sim.study.rl_setup import setups
+from sim.study.rl.setup import setups
 from sim.study.starts import most_replicas
 from sim.world.cluster import World
 

@@ -30,8 +30,8 @@ from sim.core.record import Page
 from sim.core.request import FAILED, REJECTED, UNFINISHED
 from sim.spec.lending import lenders
 from sim.study.facts import Bins, Tables
+from sim.study.replicate.window import Cut
 from sim.study.result import Result
-from sim.study.window import Cut
 
 SHARE = 0.05
 GROWTH = 1.1

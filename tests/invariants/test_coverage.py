@@ -19,8 +19,8 @@ from sim.core.tables import tables
 from sim.policy.batch.base import Limits
 from sim.policy.batch.vllm_v1 import VllmV1
 from sim.policy.kv.paged import Paged
-from sim.study.interval import correlated, share, student
-from sim.study.replicate import seed
+from sim.study.replicate.interval import correlated, share, student
+from sim.study.replicate.replicate import seed
 from sim.world.clock import Clock
 from sim.world.engine import Engine
 

@@ -16,7 +16,7 @@ from sim.report import ladder as ladder_page
 from sim.report.page import render
 from sim.study import ladder as ladders
 from sim.study import speed_cost
-from sim.study.replicate import replicate
+from sim.study.replicate.replicate import replicate
 from sim.study.validate import validate
 from sim.study.validate.rl import Doing, validate_rl
 from workloads.fitting import subjects

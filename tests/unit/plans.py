@@ -4,9 +4,9 @@ from __future__ import annotations
 import copy
 
 import sim
-from sim.study.layouts import Layouts
-from sim.study.plan import written
-from sim.study.trial import trial
+from sim.study.plan.layouts import Layouts
+from sim.study.plan.plan import written
+from sim.study.plan.trial import trial
 
 LENGTHS = {"kind": "lognormal", "input": {"mean": 900, "p99": 4000}, "output": {"mean": 150, "p99": 600}}
 BASE = {

@@ -15,8 +15,8 @@ from scenarios import written
 import sim
 from sim.cli import main
 from sim.core.errors import BadInput
-from sim.study import capacity as study
-from sim.study.capacity import LENGTHS, Bracket, bracket
+from sim.study.plan import capacity as study
+from sim.study.plan.capacity import LENGTHS, Bracket, bracket
 
 
 def small(**words):

@@ -14,17 +14,17 @@ from scenarios import written
 from test_replicate import SCENARIO
 
 import sim
-import sim.study.replicate
+import sim.study.replicate.replicate
 from sim.cli import main
 from sim.core.errors import BadInput
 from sim.report.compare import block, plots, render
 from sim.spec.load import load, loads
-from sim.study.change import NOTHING, Change, changes, switched
-from sim.study.compare import Asked, changed, compare, compared, open_all, what_if
-from sim.study.comparison import read
-from sim.study.interval import LEVEL, p_value, student
-from sim.study.replicate import replicate
-from sim.study.waterfall import waterfall
+from sim.study.compare.change import NOTHING, Change, changes, switched
+from sim.study.compare.compare import Asked, changed, compare, compared, open_all, what_if
+from sim.study.compare.comparison import read
+from sim.study.compare.waterfall import waterfall
+from sim.study.replicate.interval import LEVEL, p_value, student
+from sim.study.replicate.replicate import replicate
 
 FASTER = {"cluster.pools.0.gpu": "h200_sxm", "cluster.pools.0.parallel.tp": 2}
 
@@ -39,7 +39,7 @@ def found(scenario):
     return what_if(scenario, FASTER, n=5, figure="tpot_s.p50")
 
 
-@pytest.mark.parametrize("module", ["sim.study.compare", "sim.cli.compare"])
+@pytest.mark.parametrize("module", ["sim.study.compare.compare", "sim.cli.compare"])
 def test_the_examples(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 
@@ -183,7 +183,7 @@ def test_changes_that_only_go_together(scenario):
 def test_folders_are_compared_as_they_are(scenario, tmp_path, monkeypatch):
     replicate(scenario, 4, folder=tmp_path / "a")
     replicate(changed(scenario, FASTER), 3, folder=tmp_path / "b")
-    monkeypatch.setattr(sim.study.replicate, "run", lambda scenario: pytest.fail("nothing is to be run"))
+    monkeypatch.setattr(sim.study.replicate.replicate, "run", lambda scenario: pytest.fail("nothing is to be run"))
     found = compare(tmp_path / "a", tmp_path / "b", names=("a", "b"))
     assert found.paired
     assert found.difference("tpot_s.p50").n == 3

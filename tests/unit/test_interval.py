@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import sim.study.interval
+import sim.study.replicate.interval
 from sim.core.errors import BadInput
 from sim.core.rng import stream
 from sim.report.intervals import give_or_take
 from sim.study.figures import flat
-from sim.study.interval import (
+from sim.study.replicate.interval import (
     apart,
     around,
     correlated,
@@ -29,7 +29,7 @@ from sim.study.interval import (
 
 
 def test_the_examples():
-    assert doctest.testmod(sim.study.interval).failed == 0
+    assert doctest.testmod(sim.study.replicate.interval).failed == 0
 
 
 def test_students_interval_is_the_textbooks():

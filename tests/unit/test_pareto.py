@@ -12,9 +12,9 @@ from scenarios import written
 import sim
 from sim.cli import main
 from sim.core.errors import BadInput
-from sim.study import pareto as study
-from sim.study.ledger import Ledger
-from sim.study.pareto import PRICE, SPEED, YIELD, marked
+from sim.study.plan import pareto as study
+from sim.study.plan.ledger import Ledger
+from sim.study.plan.pareto import PRICE, SPEED, YIELD, marked
 
 
 def point(speed, yields, price, verdict="stable"):

@@ -16,12 +16,12 @@ import sim
 from sim.cli import main
 from sim.core.errors import BadInput
 from sim.report.plan import block, render
-from sim.study import bounds
-from sim.study import plan as study
-from sim.study.cheapest import Offer, cheapest
+from sim.study.plan import bounds
+from sim.study.plan import plan as study
+from sim.study.plan.cheapest import Offer, cheapest
+from sim.study.plan.sensitivity import slowed
+from sim.study.plan.traffic import busier, longer, scales, shorter
 from sim.study.run import run
-from sim.study.sensitivity import slowed
-from sim.study.traffic import busier, longer, scales, shorter
 
 KINDS = st.tuples(st.integers(1, 40), st.integers(0, 3), st.sampled_from([1.0, 2.5, 4.0, 8.0]))
 

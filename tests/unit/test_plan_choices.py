@@ -8,7 +8,7 @@ import sim
 from sim.core.errors import BadInput
 from sim.report.plan import losers, sentences
 from sim.spec.prices import book
-from sim.study import bounds
+from sim.study.plan import bounds
 from sim.study.run import run
 
 ONE = {"gpu": ["h100_sxm"], "parallel": [{"tp": 1}]}

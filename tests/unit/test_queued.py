@@ -7,7 +7,7 @@ import pytest
 import sim
 from sim.study.metrics import Facts
 from sim.study.queued import Queued
-from sim.study.why import why
+from sim.study.why.why import why
 
 LENGTHS = {"kind": "lognormal", "input": {"mean": 1150, "p99": 4100}, "output": {"mean": 210, "p99": 600}}
 

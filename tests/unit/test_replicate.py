@@ -16,16 +16,16 @@ from scenarios import written
 import sim
 import sim.cli.replicate
 import sim.report.intervals
-import sim.study.replicate
+import sim.study.replicate.replicate
 from sim.cli import main
 from sim.core.errors import BadInput
 from sim.report.intervals import block, give_or_take, sure
 from sim.spec.load import load
-from sim.study.interval import student
-from sim.study.replicate import Plan, prepare, replicate, replications, seed, seeded
-from sim.study.replications import ABOUT, Replications, table_of
+from sim.study.replicate.interval import student
+from sim.study.replicate.replicate import Plan, prepare, replicate, replications, seed, seeded
+from sim.study.replicate.replications import ABOUT, Replications, table_of
+from sim.study.replicate.window import warmed
 from sim.study.run import run
-from sim.study.window import warmed
 
 SCENARIO = """\
 name: chat
@@ -61,11 +61,11 @@ def counted(monkeypatch):
         seeds.append(scenario.seed)
         return run(scenario, **more)
 
-    monkeypatch.setattr(sim.study.replicate, "run", one)
+    monkeypatch.setattr(sim.study.replicate.replicate, "run", one)
     return seeds
 
 
-@pytest.mark.parametrize("module", [sim.study.replicate, sim.report.intervals, sim.cli.replicate])
+@pytest.mark.parametrize("module", [sim.study.replicate.replicate, sim.report.intervals, sim.cli.replicate])
 def test_the_examples(module):
     assert doctest.testmod(module).failed == 0
 
@@ -131,7 +131,7 @@ def test_it_stops_at_a_wanted_precision(scenario, four):
 
 
 def test_processes_give_the_same(scenario, four, monkeypatch):
-    monkeypatch.setattr(sim.study.replicate, "SOON", 0.0)
+    monkeypatch.setattr(sim.study.replicate.replicate, "SOON", 0.0)
     *_, found = replications(scenario, Plan(4), jobs=2)
     pd.testing.assert_frame_equal(found.table.drop(columns="run.cpu_s"), four.table.drop(columns="run.cpu_s"))
 
@@ -158,7 +158,7 @@ def test_a_failing_replication_is_named(scenario, monkeypatch):
             raise BadInput("nothing arrived")
         return run(scenario, **more)
 
-    monkeypatch.setattr(sim.study.replicate, "run", one)
+    monkeypatch.setattr(sim.study.replicate.replicate, "run", one)
     with pytest.raises(BadInput, match=rf"replication 2 \(seed {seed(5, 2)}\): nothing arrived"):
         list(replications(scenario, Plan(4)))
 
@@ -171,7 +171,7 @@ def test_an_interrupt_keeps_what_is_done(scenario, tmp_path, monkeypatch, counte
 
     folder = tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr(sim.study.replicate, "run", stop)
+        patched.setattr(sim.study.replicate.replicate, "run", stop)
         with pytest.raises(KeyboardInterrupt):
             list(replications(scenario, Plan(5), folder))
     assert len(Replications.open(folder)) == 3

@@ -155,7 +155,7 @@ def test_warnings_are_said_first():
     assert "Checks failed" in page
 
 
-def test_long_runs_stay_small_and_quick():
+def test_long_runs_stay_small_and_quick(calm):
     result = queue(0.8, 20_000, replicas=4)
     assert result.summary["verdict"]
     began = time.process_time()

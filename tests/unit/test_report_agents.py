@@ -11,7 +11,7 @@ from sim.report import agents, sandboxes
 from sim.report.page import render
 from sim.report.text import block
 from sim.study.metrics import Facts
-from sim.study.reason import lasting
+from sim.study.why.reason import lasting
 
 TOOLS = {
     "bash": {"time": {"mean": "2s"}, "observation": 200, "sandbox": True, "timeout": "20s", "fail": 0.05},

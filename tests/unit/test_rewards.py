@@ -256,11 +256,14 @@ def test_what_was_written_is_read_back():
 
 
 @pytest.mark.parametrize("workers", [None, 64])
-def test_a_grade_costs_little(workers):
-    bare, cases, count = Bare({"kind": "rule", "workers": workers}), [case(number) for number in range(5_000)], 5_000
-    begun = time.process_time()
-    for one in cases:
-        bare.graders.grade(one, bare.world.remarks.append)
-    bare.env.run()
-    assert (time.process_time() - begun) / count < 60e-6, "15 us on a quiet machine"
-    assert len(bare.world.remarks) == count
+def test_a_grade_costs_little(workers, calm):
+    spent, count = [], 5_000
+    for _ in range(3):
+        bare, cases = Bare({"kind": "rule", "workers": workers}), [case(number) for number in range(count)]
+        begun = time.process_time()
+        for one in cases:
+            bare.graders.grade(one, bare.world.remarks.append)
+        bare.env.run()
+        spent.append((time.process_time() - begun) / count)
+        assert len(bare.world.remarks) == count
+    assert min(spent) < 60e-6, "15 us on a quiet machine"

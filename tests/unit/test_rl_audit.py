@@ -9,7 +9,7 @@ from synthetic import edit, put
 
 from sim.study.audit import audit
 from sim.study.facts import Tables
-from sim.study.rl_audit import books
+from sim.study.rl.audit import books
 
 
 def faults(result):

@@ -6,7 +6,7 @@ import copy
 import pytest
 
 import sim
-from sim.study.rl_compare import compare, compare_figures
+from sim.study.rl.compare import compare, compare_figures
 
 PARTS = ("generate", "reward", "logprob", "reference", "update", "sync", "switch", "checkpoint", "validation", "data", "other")
 MODEL = "Qwen/Qwen2.5-1.5B"

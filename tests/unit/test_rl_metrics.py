@@ -11,7 +11,7 @@ from synthetic import STEP as TOKEN
 
 from sim.core.registry import STALENESS
 from sim.study.metrics import Facts
-from sim.study.rl_staleness import BOUNDS, bound
+from sim.study.rl.staleness import BOUNDS, bound
 
 UNBOUNDED = {"slime", "unbounded", "one_step_off"}
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from scenarios import GOOD, problems_of, written
 
 import sim.spec.sweep
-import sim.study.space
+import sim.study.sweep.space
 from sim.core.errors import BadInput
 from sim.spec.keys import Keys
 from sim.spec.load import load, loads, plain
 from sim.spec.sweep import Axis, Range
-from sim.study.space import at, values
-from sim.study.sweep import given as document_of
-from sim.study.sweep import order
+from sim.study.sweep.space import at, values
+from sim.study.sweep.sweep import given as document_of
+from sim.study.sweep.sweep import order
 
 REPLICAS, RATE, SEQS = "cluster.pools.0.replicas", "workloads.0.rate", "cluster.pools.0.engine.max_num_seqs"
 
@@ -33,7 +33,7 @@ def wrong(tmp_path, sweep):
     return [str(problem).replace(str(tmp_path), "") for problem in error.value.problems]
 
 
-@pytest.mark.parametrize("module", [sim.spec.sweep, sim.study.space])
+@pytest.mark.parametrize("module", [sim.spec.sweep, sim.study.sweep.space])
 def test_examples(module):
     assert doctest.testmod(module).attempted > 0
     assert doctest.testmod(module).failed == 0

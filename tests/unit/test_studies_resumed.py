@@ -17,12 +17,12 @@ from plans import problem
 from scenarios import written
 
 import sim
-import sim.study.ledger
+import sim.study.plan.ledger
 from sim.cli import main
 from sim.core.errors import BadInput
 from sim.study.journal import read
-from sim.study.plan import KIND
-from sim.study.trial import trial
+from sim.study.plan.plan import KIND
+from sim.study.plan.trial import trial
 
 SMALL = problem({"gpu": ["h100_sxm", "l40s"], "parallel": [{"tp": 1}], "replicas": {"range": {"min": 1, "max": 3}}, "growth": [1.0, 1.5],
                  "replications": 3}, {"rate": 30, "num_requests": 20})  # fmt: skip
@@ -55,8 +55,8 @@ def counted(monkeypatch):
     def several(scenarios, jobs=1):
         yield from enumerate(map(one, scenarios))
 
-    monkeypatch.setattr(sim.study.ledger, "trial", one)
-    monkeypatch.setattr(sim.study.ledger, "trials", several)
+    monkeypatch.setattr(sim.study.plan.ledger, "trial", one)
+    monkeypatch.setattr(sim.study.plan.ledger, "trials", several)
     return seen
 
 

@@ -23,13 +23,13 @@ from sim.cli import main
 from sim.core.errors import BadInput
 from sim.report.sweep import block, render
 from sim.spec.load import loads
-from sim.study import sweep as study
 from sim.study import workers
 from sim.study.figures import findings, flat
 from sim.study.journal import NAME, Journal, read
 from sim.study.run import run
-from sim.study.sweep_result import Sweep
-from sim.study.sweep_result import read as read_sweep
+from sim.study.sweep import sweep as study
+from sim.study.sweep.result import Sweep
+from sim.study.sweep.result import read as read_sweep
 
 TP, RATE = "cluster.pools.0.parallel.tp", "workloads.0.rate"
 TOKENS = "cluster.pools.0.engine.max_num_batched_tokens"

@@ -247,7 +247,7 @@ def test_pieces_of_two_replicas_are_laid_side_by_side(n, m):
         assert totals == pytest.approx([1 / count] * count)
 
 
-def test_ten_thousand_gpus_are_built_and_crossed_quickly():
+def test_ten_thousand_gpus_are_built_and_crossed_quickly(calm):
     begin = time.process_time()
     site = topology(hosts=[{"gpu": "h100_sxm", "count": 1250}], stores=[STORE])
     built = time.process_time() - begin

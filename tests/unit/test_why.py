@@ -9,7 +9,7 @@ import sim
 from sim.core.request import FAILED
 from sim.study.meanwhile import Union
 from sim.study.metrics import Facts
-from sim.study.why import SHARE, why
+from sim.study.why.why import SHARE, why
 
 MODEL = "Qwen/Qwen2.5-0.5B"
 FIXED = {"kind": "fixed", "input": 500, "output": 20}

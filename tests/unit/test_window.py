@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from synthetic import queue, serve
 
-import sim.study.batches
 import sim.study.figures
-import sim.study.window
+import sim.study.replicate.batches
+import sim.study.replicate.window
 from sim.core.errors import BadInput, did_you_mean
-from sim.study.batches import batches
 from sim.study.figures import findings, flat, known
 from sim.study.metrics import Facts
-from sim.study.window import GROUPS, REQUESTS, cut_figures, is_cut, warmed, window
+from sim.study.replicate.batches import batches
+from sim.study.replicate.window import GROUPS, REQUESTS, cut_figures, is_cut, warmed, window
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def run():
     return queue(0.7, 1500, replicas=2, slo={"ttft_p99": "3s"})
 
 
-@pytest.mark.parametrize("module", [sim.study.window, sim.study.figures, sim.study.batches])
+@pytest.mark.parametrize("module", [sim.study.replicate.window, sim.study.figures, sim.study.replicate.batches])
 def test_the_examples(module):
     assert doctest.testmod(module).failed == 0
 

@@ -1,0 +1,1 @@
+"""Scenarios beside each other: what differs, how surely, and which change did it."""

@@ -1,0 +1,1 @@
+"""The figures of reinforcement learning: steps, waits, staleness, waste, and their audit."""

@@ -1,0 +1,1 @@
+"""What held requests back, in words and figures."""
