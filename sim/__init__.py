@@ -12,6 +12,8 @@ import typing
 
 if typing.TYPE_CHECKING:
     from sim.core.errors import BadInput
+    from sim.report.rich import capacity_html as capacity_html
+    from sim.report.rich import pareto_html as pareto_html
     from sim.report.rich import plan_html as plan_html
     from sim.report.rich import result_html as result_html
     from sim.report.run_plots import RunPlots as RunPlots
@@ -48,11 +50,13 @@ _HOMES = {
     "Scenario": "sim.spec.scenario",
     "Sweep": "sim.study.sweep.result",
     "capacity": "sim.study.plan.capacity",
+    "capacity_html": "sim.report.rich",
     "compare": "sim.study.compare.compare",
     "dump": "sim.spec.load",
     "load": "sim.spec.load",
     "loads": "sim.spec.load",
     "pareto": "sim.study.plan.pareto",
+    "pareto_html": "sim.report.rich",
     "plan": "sim.study.plan.plan",
     "plan_html": "sim.report.rich",
     "replicate": "sim.study.replicate.replicate",

@@ -52,10 +52,11 @@ def report(folder: Path, forms: tuple[str, ...], as_json: bool, trace: Sizes | N
     if trace is not None:
         timeline.again(folder, trace)
     put(texts)
-    for form in forms:
-        click.echo(f"written to {folder / f'{NAME}.{form}'}", err=True)
+    timelines = [] if trace is None else [folder / timeline.FILE]
+    for path in (*timelines, *(folder / f"{NAME}.{form}" for form in forms)):
+        click.echo(f"written to {path}", err=True)
     if as_json:
-        written = ([] if trace is None else [folder / timeline.FILE]) + list(texts)
+        written = timelines + list(texts)
         click.echo(json.dumps({"written": [str(path) for path in written]}, indent=2))
 
 

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -12,6 +13,10 @@ from sim.core.errors import BadInput
 from sim.study.timeline.sizes import EVENTS, REQUESTS, Sizes
 
 FILE = "trace.json.gz"
+STUDIES: Mapping[str, str] = MappingProxyType({
+    "ladder.json": "ladder", "curve.json": "curve", "journal.jsonl": "sweep", "comparison.json": "comparison", "plan.json": "plan",
+    "capacity.json": "capacity", "pareto.json": "frontier",
+})  # fmt: skip
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,7 +49,7 @@ def files(sizes: Sizes | None) -> dict[str, Any]:
 
 def check(folder: Path) -> None:
     """Raises BadInput for a folder that holds more than one run."""
-    for name, what in (("ladder.json", "ladder"), ("curve.json", "curve"), ("journal.jsonl", "sweep")):
+    for name, what in STUDIES.items():
         if (folder / name).is_file():
             raise BadInput(f"{folder} holds a {what}; a timeline is of one run: name the folder of one")
 

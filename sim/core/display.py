@@ -1,7 +1,7 @@
 """What a notebook shows of a thing: a heading, sentences and tables as HTML that needs nothing else, all texts escaped.
 
-Scenario, Result, Plan, Sweep, Comparison and Replications are put together from these, so that they look alike. Colours and fonts are the
-notebook's own, light or dark: nothing has a background, and what stands back does so by opacity.
+Scenario, Result, Plan, Capacity, Pareto, Sweep, Comparison and Replications are put together from these, so that they look alike.
+Colours and fonts are the notebook's own, light or dark: nothing has a background, and what stands back does so by opacity.
 """
 from __future__ import annotations
 

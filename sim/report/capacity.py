@@ -23,7 +23,7 @@ def render(found: Capacity) -> str:
     parts = [Part("Around the knee", [_curve(found)], _plots(found)) if found.rows else least]
     mark, word = ("stable", _load(found, found.knee.low)) if met else ("overloaded", "No load meets the SLO")
     shown = Page(
-        "a capacity", found.scenario.name, found.scenario.description, mark, word, answer(found), _said(found), _cards(found), parts,
+        "a capacity", found.scenario.name, found.scenario.description, mark, word, answer(found), sentences(found), _cards(found), parts,
         dump(found.scenario), "Load: times the traffic of the scenario.",
         of_points("capacity", len(found.rows), "A row for each load around the knee, with its figures over replications."),
     )  # fmt: skip
@@ -32,7 +32,12 @@ def render(found: Capacity) -> str:
 
 def block(found: Capacity) -> str:
     """The capacity as text, ending without a newline."""
-    return "\n".join([answer(found), *_said(found), "", *columns(_curve(found) if found.rows else _limits(found))])
+    return "\n".join([answer(found), *sentences(found), "", *columns(shown(found))])
+
+
+def shown(found: Capacity) -> Grid:
+    """The curve around the knee, or without one the limits at the least load that was run."""
+    return _curve(found) if found.rows else _limits(found)
 
 
 def answer(found: Capacity) -> str:
@@ -45,7 +50,8 @@ def answer(found: Capacity) -> str:
     return f"Up to {_load(found, found.knee.low)} {what}; at {_load(found, found.knee.high)} it is not."
 
 
-def _said(found: Capacity) -> list[str]:
+def sentences(found: Capacity) -> list[str]:
+    """What goes with the answer, in words."""
     said = []
     if found.met is not None and found.replications > 1:
         said.append(f"At the lower of the two {percent(found.met)} of {found.replications} runs with seeds of their own meet it.")

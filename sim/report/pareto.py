@@ -16,6 +16,8 @@ from sim.study.plan.pareto import PRICE, SPEED, YIELD, Pareto
 Row = Mapping[str, Any]
 HEADS = ("Layout", "Load", "Tokens/s of a user", "Tokens/s of a GPU", "$/Mtok", "J/token", "TTFT p99", "TPOT p99", "SLO")
 LAYOUTS = 15  # lines of a drawing that can be told apart
+WIDE, KEY = 78, 9  # letters beside each other in a drawing, and what a line's key and the space around it take of them
+LINE, INCH = 14.0, 72.0  # points of a line of the legend, and of an inch
 
 
 def render(found: Pareto) -> str:
@@ -42,7 +44,12 @@ def render(found: Pareto) -> str:
 
 def block(found: Pareto) -> str:
     """The frontier as text, ending without a newline."""
-    return "\n".join([answer(found), "", *columns(Grid(HEADS, [_cells(row) for row in _front(found)]))])
+    return "\n".join([answer(found), "", *columns(shown(found))])
+
+
+def shown(found: Pareto) -> Grid:
+    """The points on the frontier, the fastest for a user first."""
+    return Grid(HEADS, [_cells(row) for row in _front(found)])
 
 
 def answer(found: Pareto) -> str:
@@ -105,12 +112,14 @@ def _drawn(rows: Sequence[Row], key: str, title: str, label: str) -> Plot:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    figure = Figure(figsize=(4.8, 3.8), layout="constrained")
-    axes = figure.subplots()
     lines: dict[str, list[Row]] = {}
     for row in rows:
         lines.setdefault(row["layout"], []).append(row)
     named = [layout for layout, mine in lines.items() if any(row["frontier"] for row in mine)][:LAYOUTS]
+    beside = max(1, min(3, WIDE // (max(map(len, named), default=0) + KEY)))
+    above = -(-len(named) // beside)
+    figure = Figure(figsize=(4.8, 3.8 + max(0, above - LAYOUTS // 3) * LINE / INCH), layout="constrained")
+    axes = figure.subplots()
     for layout, mine in lines.items():
         x, y = [row[SPEED] for row in mine], [row[key] for row in mine]
         if layout not in named:
@@ -126,7 +135,7 @@ def _drawn(rows: Sequence[Row], key: str, title: str, label: str) -> Plot:
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(left=0)
     axes.set_xlabel("output tokens/s of a user")
-    axes.set_title(label, pad=6.0 + 14.0 * -(-len(named) // 3))
-    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(-0.02, 1.0), columnspacing=1.2, borderpad=0, handlelength=1.8)
+    axes.set_title(label, pad=6.0 + LINE * above)
+    axes.legend(ncols=beside, loc="lower left", bbox_to_anchor=(-0.02, 1.0), columnspacing=1.2, borderpad=0, handlelength=1.8)
     note = "One replica at rising load, the least at the right end of a line. Ringed: on the frontier. Dots: layouts nowhere on it."
     return Plot(title, note, svg(figure, title + key, f"{title}. {note}"))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 STATES = {"best": "the answer", "loses": "dearer", "fails": "fails", "impossible": "cannot", "refused": "does not fit"}
-PRICE = "price of the GPUs"
 MANY = 12  # layouts shown in a terminal
 SOME = 8  # figures named of one source
 
@@ -103,7 +102,7 @@ def sentences(plan: Plan) -> list[str]:
             said.append("Spot GPUs are taken to stay: that they are taken back is not simulated.")
         won = [row["lever"] for row in plan.relax if row["met"]]
         if won:
-            said.append(f"{_count(best['short'], 'replica')} would do, by a run of one seed, with {' or with '.join(won)}.")
+            said.append(f"{_count(best['short'], 'replica')} would do, by a run of the seed that fails, with {' or with '.join(won)}.")
         elif plan.relax:
             near = min(plan.relax, key=lambda row: row["over_limit"])
             over = f"{near['over_limit']:.3g} times the limit"
@@ -211,8 +210,8 @@ def _binding(plan: Plan) -> Part | None:
     if not plan.relax:
         return None
     note = (
-        "Each lever is tried on the cluster with fewer replicas that fails, by a run of the same seed. Measured over allowed: of the "
-        "limit that it misses most, or comes nearest to missing."
+        "Each lever is tried on the cluster next smaller than the answer, by a run of the seed that fails: the first with which it fails "
+        f"and the answer holds{_part(plan)}. Measured over allowed: of the limit that it misses most, or comes nearest to missing."
     )
     rows = [_lever(row) for row in plan.relax]
     heads = ("Lever", f"With {_count(plan.best['short'], 'replica')}", "Tightest limit", "Measured / allowed")
@@ -232,13 +231,16 @@ def _hangs(plan: Plan) -> Part | None:
     from sim.report.plan_plots import tornado
 
     note = (
-        "The same layout, planned anew by single runs with one assumption changed: dollars per hour, and replicas. Kernel times: every "
-        "kernel of pools and trainers takes so much less or more than is known of it."
+        "The same layout, planned anew with one assumption changed: dollars per hour, and replicas. As assumed is the answer; the others "
+        f"are by single runs of the seed that decided it, with which it holds and the next smaller cluster does not{_part(plan)}. Kernel "
+        "times: every kernel of pools and trainers takes so much less or more than is known of it."
     )
-    single = next((row["was_replicas"] for row in plan.tornado if row["name"] != PRICE), None)
-    if single is not None and plan.best is not None and single < plan.best["replicas"]:
-        note += f" By single runs {_count(single, 'replica')} would do as it is assumed; other seeds need {plan.best['replicas']:,}."
     return Part("What it hangs on", [Grid(_HANGS, [_swing(row) for row in plan.tornado], note)], [tornado(plan)])
+
+
+def _part(plan: Plan) -> str:
+    share = plan.best["share"] if plan.best is not None else 1.0
+    return f", under the first {percent(share)} of the traffic, which decided it" if share < 1 else ""
 
 
 def _swing(row: Row) -> list[str]:

@@ -45,7 +45,7 @@ def tornado(plan: Plan) -> Plot:
         axes.margins(x=0.16, y=0.08)
         axes.grid(axis="y", visible=False)
         note = (
-            "Blue: the assumption 20 % lower; hatched: 20 % higher; the line: as assumed, found in the same way. No bar: not a whole "
+            "Blue: the assumption 20 % lower; hatched: 20 % higher; the line: as assumed, the answer. No bar: not a whole "
             "replica more or fewer."
         )
         return Plot(title, note, svg(figure, title, f"{title}. {note}"))

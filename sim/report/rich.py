@@ -1,4 +1,6 @@
-"""Results and plans as a notebook shows them: the answer first, then the figures, reasons and doubts that a page begins with."""
+"""Results, plans, capacities and frontiers as a notebook shows them: the answer first, then the figures, reasons and doubts that a page
+begins with.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,6 +9,8 @@ from typing import TYPE_CHECKING
 from sim.core.display import listed, said, shown, table
 
 if TYPE_CHECKING:
+    from sim.study.plan.capacity import Capacity
+    from sim.study.plan.pareto import Pareto
     from sim.study.plan.plan import Plan
     from sim.study.result import Result
 
@@ -48,6 +52,31 @@ def plan_html(plan: Plan) -> str:
         "plan", plan.scenario.name, said(answer(plan), "good" if plan.best else "bad"), listed(sentences(plan)),
         *(table(grid.heads, grid.rows) for grid in grids), table(others.heads, others.rows, folded),
         listed(plan.extrapolated, _beyond(plan.extrapolated)),
+    )  # fmt: skip
+
+
+def capacity_html(found: Capacity) -> str:
+    """How much it bears, how sure that is and what gives first, and the loads around the knee."""
+    from sim.report.capacity import answer, sentences
+    from sim.report.capacity import shown as curve
+
+    grid = curve(found)
+    return shown(
+        "capacity", found.scenario.name, said(answer(found), "good" if found.knee.low else "bad"), listed(sentences(found)),
+        table(grid.heads, grid.rows),
+    )  # fmt: skip
+
+
+def pareto_html(found: Pareto) -> str:
+    """What is fastest, yields most and is cheapest, the points on the frontier, and the layouts that cannot be."""
+    from sim.report.pareto import answer
+    from sim.report.pareto import shown as frontier
+
+    grid = frontier(found)
+    refused = f"{len(found.refused)} layout{'s' * (len(found.refused) != 1)} that cannot be"
+    return shown(
+        "frontier", found.scenario.name, said(answer(found), "good" if grid.rows else "bad"), table(grid.heads, grid.rows),
+        table(("Layout", "Why"), found.refused, refused),
     )  # fmt: skip
 
 

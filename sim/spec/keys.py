@@ -1,7 +1,8 @@
 """Dotted keys of a scenario, such as `cluster.pools.0.replicas`: whether there is such a key, and what it takes.
 
 The JSON schema is the one place that knows every key of every kind. Where what is written names its kind, only that kind's keys count,
-unless the kind is to be changed as well.
+unless the kind is to be changed as well. The schema of all kinds takes half a second, of one that is met a few milliseconds: definitions
+are made as they are met. Shorthand, which only lets words stand for mappings and numbers, says nothing about keys.
 """
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from sim.core.errors import BadInput, Problem, did_you_mean
+from sim.core.registry import FAMILIES
 
 Schema = Mapping[str, Any]
 STUDIES = ("extends", "ladder", "curve", "sweep", "plan")  # what is done with a scenario is no part of what is run
@@ -20,6 +22,7 @@ class Keys:
 
     def __init__(self, data: Mapping[str, Any], changed: Collection[str] = ()):
         self.schema, self.data, self.changed = _schema(), data, changed
+        self._definitions: dict[str, Schema] = dict(self.schema["$defs"])
 
     def whole(self, key: str) -> bool:
         """Whether a key takes integers only. Raises BadInput where there is no such key, with the nearest ones."""
@@ -30,8 +33,8 @@ class Keys:
         held: Any = self.data
         for depth, name in enumerate(names):
             way = ".".join(names[:depth])
-            members = [one for schema in here for one in self._members(schema)]
             kind = held.get("kind") if isinstance(held, Mapping) and not self._replaced(way) else None
+            members = [one for schema in here for one in self._members(schema, kind)]
             members = [one for one in members if kind is None or one.get("properties", {}).get("kind", {}).get("const", kind) == kind]
             here = [inner for one in members for inner in _below(one, name)]
             if not here and members:
@@ -43,23 +46,34 @@ class Keys:
         """Whether a mapping is going to be of another kind."""
         return any(key in (way, f"{way}.kind") or way.startswith(f"{key}.") for key in self.changed)
 
-    def _members(self, schema: Schema) -> Iterator[Schema]:
-        """What a schema may be, references followed."""
+    def _members(self, schema: Schema, kind: Any = None) -> Iterator[Schema]:
+        """What a schema may be, references followed, but for those to kinds other than `kind` where that is known."""
         if "$ref" in schema:
-            yield from self._members(self.schema["$defs"][schema["$ref"].rpartition("/")[2]])
+            name = schema["$ref"].rpartition("/")[2]
+            family, _, its = name.partition(".")
+            if not its or kind is None or its == kind:
+                yield from self._members(self._defined(name, family, its), kind)
             return
         unions = [one for word in ("anyOf", "oneOf", "allOf") for one in schema.get(word, ())]
         for one in unions:
-            yield from self._members(one)
+            yield from self._members(one, kind)
         if not unions or "type" in schema or "properties" in schema:
             yield schema
 
 
+    def _defined(self, name: str, family: str, kind: str) -> Schema:
+        if name not in self._definitions:
+            from sim.spec.schema import of_kind
+
+            self._definitions.update(of_kind(FAMILIES[family], kind))
+        return self._definitions[name]
+
+
 @functools.cache
 def _schema() -> Schema:
-    from sim.spec.schema import json_schema
+    from sim.spec.schema import without_kinds
 
-    return json_schema()
+    return without_kinds()
 
 
 def _near(name: str, members: list[Schema], way: str) -> str:

@@ -93,17 +93,11 @@ def _comment(path: Any) -> str:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a scenario file. Each kind is a definition `<family>.<kind>`, told from its siblings by a constant `kind`."""
-    schema = Scenario.model_json_schema()
-    definitions = schema.setdefault("$defs", {})
-    for owner, key, family, many in PLUGS:
-        properties = (definitions[owner] if owner else schema)["properties"]
-        if many:
-            properties[key]["items"] = _one_of(family)
-        else:
-            properties[key] = _one_of(family) | {"default": properties[key].get("default", {"kind": family.names()[:1]})}
+    schema = without_kinds()
+    definitions = schema["$defs"]
     for family in FAMILIES.values():
         for name in family.names():
-            _define(definitions, family, name)
+            definitions.update(of_kind(family, name))
     for name, key in (("agents", "preset"), ("evals", "preset"), ("rl", "agents_preset"), ("rl", "preset")):
         which = "rl_preset" if (name, key) == ("rl", "preset") else "agent_preset"
         definitions[f"workload.{name}"]["properties"][key]["anyOf"][0] = {"enum": [path.name[:-5] for path in _presets(which)]}
@@ -113,27 +107,41 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
+def without_kinds() -> dict[str, Any]:
+    """The schema with references to kinds, which are not defined in it, and without shorthand."""
+    schema = Scenario.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    for owner, key, family, many in PLUGS:
+        properties = (definitions[owner] if owner else schema)["properties"]
+        if many:
+            properties[key]["items"] = _one_of(family)
+        else:
+            properties[key] = _one_of(family) | {"default": properties[key].get("default", {"kind": family.names()[:1]})}
+    return schema
+
+
 def _one_of(family: Family) -> dict[str, Any]:
     return {"oneOf": [{"$ref": f"#/$defs/{family.name}.{name}"} for name in family.names()]}
 
 
-def _define(definitions: dict[str, Any], family: Family, name: str) -> None:
+def of_kind(family: Family, name: str) -> dict[str, Any]:
+    """The definition of a kind and those that it refers to, by name, but for other kinds."""
     cls = family.find(name)
     own = registry.model(cls).model_json_schema(ref_template="#/$defs/{model}")
-    definitions.update(own.pop("$defs", {}))
+    definitions: dict[str, Any] = own.pop("$defs", {})
     properties = {"kind": {"const": name}} | own.get("properties", {})
     for key, nested in registry.families(cls).items():
         kept = {word: value for word, value in properties[key].items() if word in ("default", "description")}
         none = [{"type": "null"}] if key not in own.get("required", []) and kept.get("default", 0) is None else []
         properties[key] = {**_one_of(nested), **kept}
         properties[key]["oneOf"] += none
-    definitions[f"{family.name}.{name}"] = {
+    return definitions | {f"{family.name}.{name}": {
         "type": "object",
         "description": inspect.getdoc(cls) or "",
         "properties": properties,
         "required": ["kind", *own.get("required", [])],
         "additionalProperties": False,
-    }
+    }}  # fmt: skip
 
 
 def _accept_shorthand(schema: dict[str, Any]) -> None:

@@ -48,6 +48,22 @@ def test_readme_commands_run(chat):
     assert (chat / "out" / "chat" / "report.html").is_file()
 
 
+def test_readme_studies_run(chat, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    [block] = [block for block in blocks("bash") if "burstsim sweep" in block]
+    verbs = []
+    for line in filter(None, (line.split("#")[0].strip() for line in block.splitlines())):
+        program, *words = shlex.split(line)
+        assert program == "burstsim"
+        pages = ["--no-report"] if "-o" in words else []
+        outcome = CliRunner().invoke(main, [*words, *pages, "--set", "workloads.0.num_requests=60"])
+        assert outcome.exit_code == 0, outcome.output
+        verbs.append(words[0])
+    assert verbs == ["run", "run", "compare", "compare", "sweep"]
+    held = [chat / "out" / name for name in ("sure/replications.parquet", "h200/comparison.json", "rates/points.parquet")]
+    assert [path for path in held if not path.is_file()] == []
+
+
 def test_readme_python_runs(chat):
     first, *_ = blocks("python")
     names: dict[str, object] = {}

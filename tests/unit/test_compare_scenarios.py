@@ -191,7 +191,7 @@ def test_folders_are_compared_as_they_are(scenario, tmp_path, monkeypatch):
     monkeypatch.undo()
     mixed = compare(tmp_path / "b", scenario, names=("b", "chat"))
     assert len(mixed.runs["chat"]) == 3
-    with pytest.raises(BadInput, match="holds 3 replications, fewer than the 9"):
+    with pytest.raises(BadInput, match=r"the folder of chat \(1\) holds 3 replications, fewer than the 9"):
         compare(tmp_path / "b", scenario, n=9)
 
 

@@ -85,6 +85,27 @@ def test_a_plan_gives_the_answer_and_the_runners_up():
     assert "Limit Asked Reached Holds TTFT p99 100 µs" in nothing
 
 
+def test_a_capacity_gives_the_knee_and_the_loads_around_it():
+    found = sim.capacity(chat(slo={"ttft_p99": "1s"}), replications=1)
+    said = words(found._repr_html_())
+    assert said.startswith("capacity chat &lt;b&gt;&amp; Up to ")
+    assert f"What gives first: {found.binds}." in said
+    assert found._repr_html_().count("<tr>") == len(found.rows) + 1
+    nothing = words(sim.capacity(chat(slo={"ttft_p99": "100us"}), replications=1)._repr_html_())
+    assert nothing.startswith("capacity chat &lt;b&gt;&amp; The SLO is met at no load that was tried")
+    assert "Limit Asked Reached TTFT p99 100 µs" in nothing
+
+
+def test_a_frontier_gives_its_points_and_what_cannot_be():
+    found = sim.pareto(chat(slo={}, plan={"gpu": ["h100_sxm"], "parallel": [{"tp": 1}, {"tp": 3}]}))
+    html = found._repr_html_()
+    said = words(html)
+    assert said.startswith("frontier chat &lt;b&gt;&amp; ")
+    assert "Fastest for a user is h100_sxm, tp 1" in said
+    assert html.count("<tr>") == len(found.frontier) + 1 + len(found.refused) + 1
+    assert "1 layout that cannot be Layout Why h100_sxm, tp 3" in said
+
+
 def test_studies_look_alike():
     replications = sim.replicate(chat(), n=2)
     assert words(replications._repr_html_()).startswith("replications chat &lt;b&gt;&amp; 2 replications of chat")

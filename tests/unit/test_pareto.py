@@ -12,6 +12,7 @@ from scenarios import written
 import sim
 from sim.cli import main
 from sim.core.errors import BadInput
+from sim.report import pareto as page
 from sim.study.plan import pareto as study
 from sim.study.plan.ledger import Ledger
 from sim.study.plan.pareto import PRICE, SPEED, YIELD, marked
@@ -47,6 +48,15 @@ def test_every_layout_is_run_at_rising_load(tmp_path):
     assert "frontier" in page
     assert CliRunner().invoke(main, ["report", str(folder)]).exit_code == 0
     assert (folder / "report.html").read_text() == page
+
+
+def test_layouts_with_long_names_leave_room_for_the_drawing():
+    names = [f"h100_sxm, tp {tp}, max_num_batched_tokens {tokens}" for tp in (1, 2, 4) for tokens in range(1024, 6 * 1024, 1024)]
+    rows = [{**point(at + load, 20 - at - load / 2, 1 + at + load), "layout": name, "frontier": True, "met": True}
+            for at, name in enumerate(names) for load in (0, 0.5)]  # fmt: skip
+    [speed, price] = page._plots(study.Pareto(sim.loads(problem()), rows, []))
+    for drawing in (speed, price):
+        assert all(name in drawing.svg for name in names)
 
 
 def test_clients_that_wait_are_doubled(tmp_path):

@@ -163,3 +163,11 @@ def test_choices_that_only_go_together_are_looked_at_together():
     able = [row["layout"] for row in found.layouts if row["state"] != "refused"]
     assert len(found.layouts) == 4
     assert len(able) == 2
+
+
+def test_of_many_layouts_that_fail_the_one_that_comes_nearest_is_named():
+    slow = ["l4", "l40s", "rtx4090", "a100_sxm_80gb"]
+    choices = {"gpu": [*slow, "h100_sxm"], "parallel": [{"tp": 1}, {"tp": 2}], "replicas": [1]}
+    found = sim.plan(problem(choices, FEW, slo={"ttft_p50": "100us"}), explain=False)
+    assert found.best is None
+    assert {row["layout"] for row in found.reachable} == {"h100_sxm, tp 2"}

@@ -140,6 +140,7 @@ def test_it_says_when_the_precision_is_not_reached(scenario):
     found = replicate(scenario, 2, precision={"ttft_s.p99": 0.0001}, most=5)
     assert len(found) == 5
     assert found.remarks[0].startswith("ttft_s.p99 is known to")
+    assert found.remarks[0].endswith("after 5 replications, not to the 0.01% asked for.")
 
 
 @pytest.mark.parametrize(("change", "said"), [

@@ -108,7 +108,8 @@ def test_run_and_report_write_it(scenario, tmp_path, monkeypatch):
     file = tmp_path / "out" / "trace.json.gz"
     assert Timeline(file).notes["requests"] == {"shown": 10, "of": 300}
     before = file.read_bytes()
-    assert burstsim("report", tmp_path / "out", "--trace", "--trace-requests", 10).exit_code == 0
+    again = burstsim("report", tmp_path / "out", "--trace", "--trace-requests", 10)
+    assert (again.exit_code, again.stderr) == (0, f"written to {file}\nwritten to {tmp_path / 'out' / 'report.html'}\n")
     assert file.read_bytes() == before
     assert burstsim("report", tmp_path / "out").exit_code == 0
     assert file.read_bytes() == before
@@ -129,10 +130,16 @@ def test_what_cannot_be_traced_is_said_before_the_run(scenario, tmp_path, monkey
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_a_run_is_said(chat, tmp_path):
-    (tmp_path / "ladder.json").write_text("{}")
+@pytest.mark.parametrize(("name", "what"), [
+    ("ladder", "ladder"), ("comparison", "comparison"), ("plan", "plan"), ("capacity", "capacity"), ("pareto", "frontier"),
+])  # fmt: skip
+def test_a_folder_without_a_run_is_said(tmp_path, name, what):
+    (tmp_path / f"{name}.json").write_text("{}")
     done = burstsim("report", tmp_path, "--trace")
-    assert (done.exit_code, "holds a ladder; a timeline is of one run" in done.output) == (2, True)
+    assert (done.exit_code, f"holds a {what}; a timeline is of one run" in done.output) == (2, True)
+
+
+def test_a_folder_that_is_not_there_is_said(chat, tmp_path):
     with pytest.raises(BadInput, match="cannot write"):
         chat.trace(tmp_path / "nowhere" / "trace.json.gz")
     assert not list(tmp_path.glob(".*"))

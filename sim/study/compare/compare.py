@@ -185,7 +185,9 @@ def _terms(given: Mapping[str, Any], ready: Mapping[str, Replications], asked: A
         raise BadInput(f"the warm-ups left out differ ({said}), so that the figures are not of the same thing; run them anew with one")
     few = min((len(one) for one in ready.values()), default=asked.n or DEFAULT)
     if asked.n is not None and few < asked.n:
-        raise BadInput(f"a folder holds {few} replications, fewer than the {asked.n} asked for; run more of them first")
+        which = next(label for label, one in ready.items() if len(one) == few)
+        held = "one run" if few == 1 else f"{few} replications"
+        raise BadInput(f"the folder of {which} holds {held}, fewer than the {asked.n} asked for; run more of them first")
     if few < 2 and len(ready) < len(given):
         raise BadInput("a folder holds one run, which can be compared with other runs in folders only; run its scenario anew")
     warmup = next((one.warmup for one in ready.values()), asked.warmup)

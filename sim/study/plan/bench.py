@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sim.spec.plan import Search
 from sim.spec.scenario import Scenario
@@ -20,6 +20,16 @@ FIGURES = {
     "usd_per_million_output_tokens": "cost.usd_per_million_output_tokens", "gpu_watts": "energy.gpu_watts", "busy": "gpu.busy_fraction",
     "kv_peak": "kv.peak_fraction",
 }  # fmt: skip
+
+
+class Draw(NamedTuple):
+    """Under which part of the traffic a run is, and with which seed: `number` of a replication, 0 for that of the scenario."""
+
+    share: float = 1.0
+    number: int = 0
+
+
+WHOLE = Draw()
 
 
 class Bench:
@@ -50,12 +60,16 @@ class Bench:
             self._keep(key, self.ledger.one(key, lambda: self.scenario(place, replicas, growth, share)))
         return self._known[key]
 
-    def other(self, place: int, replicas: int, scenario: Scenario, what: str) -> Trial:
-        """A run of a layout changed in some way (`what`)."""
-        key = place, replicas, what, 1.0, 0
+    def other(self, place: int, replicas: int, scenario: Scenario, what: str, draw: Draw = WHOLE) -> Trial:
+        """A run of a layout changed in some way (`what`); the scenario is of the part of the traffic that `draw` says, its seed is set."""
+        key = place, replicas, what, *draw
         if key not in self._known:
-            self._keep(key, self.ledger.one(key, lambda: scenario))
+            self._keep(key, self.ledger.one(key, lambda: seeded(scenario, draw.number)))
         return self._known[key]
+
+    def known(self, place: int, replicas: int, growth: float) -> dict[Draw, Trial]:
+        """All runs so far of a layout in so many replicas under so many times the traffic."""
+        return {Draw(*key[3:]): one for key, one in self._known.items() if key[:3] == (place, replicas, growth)}
 
     def many(self, place: int, replicas: int, growth: float, runs: int) -> list[Trial]:
         """Runs with seeds of their own, the whole traffic each; fewer when so many of them failed that the rest cannot mend it."""

@@ -15,6 +15,7 @@ limit lets wait. Where callers wait for answers, or prompts find their beginning
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -85,30 +86,41 @@ def each(layout: Layout, asked: Demand) -> float:
     )
 
 
+class Floor(NamedTuple):
+    """What a limit is reached in at the least, over the limit, and the words for it."""
+
+    over: float
+    said: str
+
+
 def impossible(layout: Layout, asked: Demand | None) -> str:
-    """Why no number of replicas meets a limit, or nothing: a step of a single request is too long, or a prompt or an answer alone is.
+    """Why no number of replicas meets a limit, or nothing."""
+    return next((floor.said for floor in floors(layout, asked) if floor.over > 1.0), "")
+
+
+def floors(layout: Layout, asked: Demand | None) -> Iterator[Floor]:
+    """Of the limits that have one: a step of a single request, a prompt or an answer alone.
 
     Of what is not known to be `asked` for, a step alone is looked at, with nothing in its context.
     """
     if not sole(layout.whole):
-        return ""
+        return
     step, budget = layout.step, layout.mine.engine.max_num_batched_tokens
     alone = step.step(Work((), 1, int(min(asked.prompts.values())) if asked is not None else 1)).seconds / step.pace
     for name, percentile, limit in _limits(layout.whole.slo):
-        if name == "tpot" and alone > limit:
-            return f"TPOT p{percentile}: a step of one request alone takes {1e3 * alone:.3g} ms, the limit is {1e3 * limit:.3g} ms"
+        if name == "tpot":
+            said = f"a step of one request alone takes {1e3 * alone:.3g} ms, the limit is {1e3 * limit:.3g} ms"
+            yield Floor(alone / limit, f"TPOT p{percentile}: {said}")
         if name == "e2e" and asked is not None and percentile in asked.answers:
             took = (asked.answers[percentile] - 1) * alone
-            if SAFE * took > limit:
-                said = f"an answer of {asked.answers[percentile]:,.0f} tokens alone takes {took:.3g} s"
-                return f"E2E p{percentile}: {said}, the limit is {limit:.3g} s"
+            said = f"an answer of {asked.answers[percentile]:,.0f} tokens alone takes {took:.3g} s"
+            yield Floor(SAFE * took / limit, f"E2E p{percentile}: {said}, the limit is {limit:.3g} s")
         if name == "ttft" and asked is not None and percentile in asked.prompts:
             tokens = int(asked.prompts[percentile])
             starts = range(0, tokens, budget)
             took = step.frontend + sum(step.step(Work(((min(budget, tokens - at), at),), 0, 0)).seconds for at in starts)
-            if SAFE * took > limit:
-                return f"TTFT p{percentile}: a prompt of {tokens:,} tokens alone takes {took:.3g} s, the limit is {limit:.3g} s"
-    return ""
+            said = f"a prompt of {tokens:,} tokens alone takes {took:.3g} s"
+            yield Floor(SAFE * took / limit, f"TTFT p{percentile}: {said}, the limit is {limit:.3g} s")
 
 
 def _limits(slo: Slo) -> list[tuple[str, int, float]]:

@@ -82,6 +82,9 @@ class Capacity(NamedTuple):
         """Share of the replications that met the SLO at the lower end of the bracket."""
         return next((row["met"] for row in self.rows if row["load"] == self.knee.low), None)
 
+    def _repr_html_(self) -> str:
+        return sim.capacity_html(self)  # see `study/result.py`
+
 
 def capacity(
     scenario: Scenario | Mapping[str, Any] | str | Path, key: str | None = None, folder: str | Path | None = None, *,

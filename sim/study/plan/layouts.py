@@ -341,10 +341,15 @@ def _word(name: str, value: Any) -> str:
     """
     >>> _word("parallel", {"tp": 2}), _word("gpu", "h100_sxm"), _word("engine.max_num_seqs", 64), _word("prefill parallel", {"tp": 4})
     ('tp 2', 'h100_sxm', 'max_num_seqs 64', 'prefill tp 4')
+    >>> _word("prices.reserved", {"serve": 1}), _word("prices.reserved", {})
+    ('reserved serve 1', 'reserved none')
     """
     if isinstance(value, Mapping):
-        whose = name.split(" ")[:1] if " " in name else []
-        return " ".join([*whose, *(f"{key} {one}" for key, one in value.items())])
+        whose, _, key = name.rpartition(" ")
+        what = key.rpartition(".")[2]
+        said = [f"{one} {each}" for one, each in value.items()] or ["none"]
+        # What a layout is made of speaks for itself.
+        return " ".join([*([whose] if whose else []), *([] if what == "parallel" and value else [what]), *said])
     plainly = name in ("gpu", "precision", "commitment", "alternative")
     return str(value) if plainly else f"{name.rpartition('.')[2]} {value}"
 

@@ -52,6 +52,10 @@ class Offers(Sequence[Offer]):
                 offer.fails(bounds.fewest(layout, asked) - 1)
         return offer
 
+    def over(self, place: int) -> float:
+        """What a layout reaches at the best, over the limit that it is furthest from; 0 where nothing is known."""
+        return max((floor.over for floor in bounds.floors(self._bench.layouts[place], self._asked(place))), default=0.0)
+
     def _asked(self, place: int) -> bounds.Demand | None:
         """What the traffic asks for, found by one run of a layout that can be run, and kept for those with the same traffic."""
         traffic = _traffic(self._bench.layouts[place])

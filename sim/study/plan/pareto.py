@@ -74,6 +74,9 @@ class Pareto(NamedTuple):
         table = self.frame
         return table[table["frontier"]].sort_values(SPEED, ascending=False, ignore_index=True)
 
+    def _repr_html_(self) -> str:
+        return sim.pareto_html(self)  # see `study/result.py`
+
 
 def pareto(
     given: Scenario | Mapping[str, Any] | Document | str | Path, folder: str | Path | None = None, *, jobs: int = 1, force: bool = False,

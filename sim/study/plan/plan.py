@@ -52,7 +52,7 @@ ROWS = {
     "assumed": ("kind", "source", "date", "figures", "error"),
 }  # fmt: skip
 BEST_OF = (
-    *ROWS["answers"], "binds", "binds_text", "short", "gpus_per_replica", "pool_gpus", "nodes", "free_gpus", "usd_per_year",
+    *ROWS["answers"], "binds", "binds_text", "short", "share", "gpus_per_replica", "pool_gpus", "nodes", "free_gpus", "usd_per_year",
     "run_usd_per_hour", "usd_per_million_output_tokens", "kilowatts",
 )  # fmt: skip
 

@@ -14,15 +14,15 @@ from sim.study.plan.bench import Bench
 from sim.study.plan.capacity import headroom
 from sim.study.plan.cheapest import Offer, ascending, cheapest
 from sim.study.plan.chooser import proposed
+from sim.study.plan.edge import Edge, edge
 from sim.study.plan.layouts import SAME, Layout, Layouts
 from sim.study.plan.offers import Offers
 from sim.study.plan.sensitivity import relaxed, tornado
-from sim.study.plan.trial import Trial, binding
+from sim.study.plan.trial import binding
 from sim.study.replicate.interval import share
 from sim.study.result import Result
 from sim.study.run import run
 
-NEAR = 3  # replicas fewer that are tried to see what binds
 SHOWN = 3  # reasons that an error lists
 RUNNERS = 3  # layouts whose own fewest replicas are looked for, beside the answer
 HOUR = 3600.0
@@ -102,7 +102,7 @@ class Planner:
         place, count, growth = first["place"], first["replicas"], first["growth"]
         answer = self.bench.scenario(place, count, growth).model_copy(update={"name": f"{self.scenario.name}: the plan"})
         parts = _parts(self.layouts[place], count, self.bench.one(place, count, growth).figures)
-        return {"best": first | parts | {"short": None, "binds": "", "binds_text": ""}, "answer": answer}
+        return {"best": first | parts | {"short": None, "share": 1.0, "binds": "", "binds_text": ""}, "answer": answer}
 
     def _explained(self, answers: Sequence[Row]) -> Row:
         """Why it is this one, and what it hangs on."""
@@ -110,7 +110,7 @@ class Planner:
         place, count, growth = first["place"], first["replicas"], first["growth"]
         apart, bench = self._apart(first), self.bench
         result = run(apart["answer"])
-        short = self._short(place, count, growth)
+        near = edge(bench, place, count, growth)
         base = bench.scenario(place, count, growth)
         head = headroom(base, lambda one: bench.other(place, count, one, f"load {one.workloads}").met)
         self._runners(place, growth)
@@ -118,21 +118,12 @@ class Planner:
             # What staying with the layout of today would cost then.
             row["same"] = self._same(place, row) if row["place"] is not None else None
         return {
-            "best": apart["best"] | _bound(count, short), "assumed": _assumed(result),
+            "best": apart["best"] | _bound(count, near), "assumed": _assumed(result),
             "extrapolated": list(result.summary["provenance"]["extrapolations"]),
-            "relax": relaxed(bench, place, short[0], growth) if short is not None and not short[1].met else [],
+            "relax": relaxed(bench, place, near, growth),
             "head": None if head is None else (head.low, head.high if math.isfinite(head.high) else None),
-            "tornado": tornado(bench, place, count, growth, self._rivals(place, growth)),
+            "tornado": tornado(bench, place, count, growth, near.draw, self._rivals(place, growth)),
         }  # fmt: skip
-
-    def _short(self, place: int, count: int, growth: float) -> tuple[int, Trial] | None:
-        """The run with a few replicas fewer that fails, or else the last of them tried; None where there are no fewer."""
-        found = None
-        for fewer in [one for one in self.search.counts if self.layouts[place].least <= one < count][: -1 - NEAR : -1]:
-            found = fewer, self.bench.one(place, fewer, growth)
-            if not found[1].met:
-                break
-        return found
 
     def _same(self, place: int, row: Row) -> Row:
         if row["place"] == place:
@@ -213,7 +204,8 @@ class Planner:
         more replicas would not help.
         """
         offers, most = self.offers[growth], self.search.counts[-1]
-        for place in [place for place in offers.made if not self.layouts[place].refused][: 2 * RUNNERS]:
+        # Of many, those that physics lets come nearest.
+        for place in sorted((place for place in offers.made if not self.layouts[place].refused), key=offers.over)[: 2 * RUNNERS]:
             self.bench.one(place, most, growth)
         able = [row for row in self.bench.rows if not row["refused"] and row["growth"] == growth]
         if not able:
@@ -266,19 +258,24 @@ def _assumed(result: Result) -> list[Row]:
     return sorted(found, key=lambda row: -KINDS.index(row["kind"]))
 
 
-def _bound(count: int, short: tuple[int, Trial] | None) -> Row:
-    """What binds: what fails with fewer replicas."""
-    if short is None:
+def _bound(count: int, near: Edge) -> Row:
+    """What binds: what fails with fewer replicas; `share`: under how much of the traffic that, and what follows from it, was run."""
+    fewer, failed, (part, number) = near.fewer, near.failed, near.draw
+    if fewer is None:
         text = f"{count} is the fewest there can be: nothing smaller was allowed."
-        return {"short": None, "binds": "the size of a replica", "binds_text": text}
-    fewer, failed = short
-    edge = fewer < count - 1 or failed.met
-    chance = f"With {count - 1} the run of the first seed holds, but not enough of the others do." if edge else ""
-    if failed.met:
-        return {"short": fewer, "binds": "chance", "binds_text": chance}
+        return {"short": None, "share": part, "binds": "the size of a replica", "binds_text": text}
+    if failed is None:
+        text = f"With {fewer} no run is known that fails where that of {count} holds."
+        return {"short": fewer, "share": part, "binds": "chance", "binds_text": text}
     misses = ", ".join(f"{worded(name)} at {ratio:.3g} times its limit" for name, ratio in failed.misses if name != "throughput")
-    said = [chance, f"With {fewer}: {misses or 'arrivals outrun service'}.", *failed.why]
-    return {"short": fewer, "binds": binding(failed), "binds_text": " ".join(text for text in said if text)}
+    way = f"With {fewer}, under the first {part:.0%} of the traffic" if part < 1 else f"With {fewer}"
+    if number:
+        few = near.first is not None and near.first.met
+        way = f"{way} the run of the first seed holds, but not enough of the others do. By one that fails" if few else f"{way}, by one seed"
+    return {
+        "short": fewer, "share": part, "binds": binding(failed),
+        "binds_text": " ".join([f"{way}: {misses or 'arrivals outrun service'}.", *failed.why]),
+    }  # fmt: skip
 
 
 def _text(value: Any) -> str:

@@ -1,11 +1,12 @@
 """What an answer hangs on: each assumption a fifth higher and lower, and what would let it do with one replica fewer.
 
-The tornado finds, with each assumption changed, the fewest replicas of the same layout that hold, by single runs of the scenario's seed:
-what the cluster would cost if it had been planned for that. The same search without a change is what it is held against, which chance may
-set apart from the answer that several seeds confirmed. Kernels are changed by `kernel_time` of all pools and trainers: every kernel takes
-so many times what is known of it. Prices are changed without a run; with them goes what the GPUs may cost until a rival wins.
+The tornado finds, with each assumption changed, the fewest replicas of the same layout that hold: what the cluster would cost if it had
+been planned for that. It goes by single runs with the luck that decided the answer (`edge.py`), so that the same search without a change
+ends at the answer itself: with the scenario's own seed it may end at fewer replicas, which other seeds refuted. Kernels are changed by
+`kernel_time` of all pools and trainers: every kernel takes so many times what is known of it. Prices are changed without a run; with them
+goes what the GPUs may cost until a rival wins.
 
-A lever is tried, not guessed at: the scenario that fails is changed in one thing and run again.
+A lever is tried, not guessed at: the run that fails with one replica fewer is changed in one thing and made again.
 """
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from sim.core.errors import BadInput
 from sim.spec.limits import percentile_limits, worded
 from sim.spec.load import loads, plain
 from sim.spec.scenario import Scenario
-from sim.study.plan.bench import Bench
+from sim.study.plan.bench import Bench, Draw
+from sim.study.plan.edge import Edge
 from sim.study.plan.layouts import NODES
 from sim.study.plan.traffic import busier, longer, scales
 from sim.study.plan.trial import Trial
@@ -29,17 +31,21 @@ Row = dict[str, Any]
 Sized = tuple[int | None, float | None]  # replicas, dollars per hour
 
 
-def tornado(bench: Bench, place: int, count: int, growth: float, rivals: Sequence[tuple[int, int]]) -> list[Row]:
-    """One row per assumption, the one worth most first: replicas and dollars per hour with it lower and higher, and as it `was`, found in
-    the same way. `rivals`: other layouts with replicas that hold; `until`: times the price of the answer's GPUs, wherever they are used, at
-    which a rival (`rival`: its name, `rival_usd_per_hour`: its price today) costs no more than the answer. None where none does.
+def tornado(
+    bench: Bench, place: int, count: int, growth: float, draw: Draw, rivals: Sequence[tuple[int, int]]
+) -> list[Row]:  # fmt: skip
+    """One row per assumption, the one worth most first: replicas and dollars per hour with it lower and higher, and of the answer as it
+    `was`. `draw`: that of the run that decided it. `rivals`: other layouts with replicas that hold; `until`: times the price of the
+    answer's GPUs, wherever they are used, at which a rival (`rival`: its name, `rival_usd_per_hour`: its price today) costs no more than
+    the answer. None where none does.
     """
-    base = bench.scenario(place, count, growth)
-    was = _resized(bench, place, count, base, "as planned")
+    base = bench.scenario(place, count, growth, draw.share)
+    was = count, _paid(bench, place, count, bench.known(place, count, growth)[draw])
     rows = []
     for name, change in (("kernel times", slowed), ("traffic", busier), ("lengths", longer)):
         if change is slowed or scales(base, change):
-            low, high = (_resized(bench, place, count, change(base, by), f"{name} x {by:g}") for by in (1 - SWING, 1 + SWING))
+            made = ((change(base, by), f"{name} x {by:g}") for by in (1 - SWING, 1 + SWING))
+            low, high = (_resized(bench, place, count, draw, *one) for one in made)
             rows.append(_row(name, (low, was, high)))
     cost = bench.usd(place, count, growth)
     priced = _row("price of the GPUs", ((count, cost),) * 3)
@@ -76,15 +82,18 @@ def slowed(scenario: Scenario, times: float) -> Scenario:
     return scenario.model_copy(update={"cluster": cluster.model_copy(update={"pools": pools, "trainers": trainers})})
 
 
-def relaxed(bench: Bench, place: int, count: int, growth: float) -> list[Row]:
-    """Levers tried on a cluster that fails: whether it then holds, and of its tightest limit measured over allowed."""
-    base, rows = bench.scenario(place, count, growth), []
-    failed = bench.one(place, count, growth)
+def relaxed(bench: Bench, place: int, edge: Edge, growth: float) -> list[Row]:
+    """Levers tried on the run that fails with fewer replicas: whether it then holds, and of its tightest limit measured over allowed.
+    Nothing where no run is known that fails.
+    """
+    if edge.fewer is None or edge.failed is None:
+        return []
+    base, rows = bench.scenario(place, edge.fewer, growth, edge.draw.share), []
     for name, scenario in levers(base, bench.layouts[place].pool):
-        one = bench.other(place, count, scenario, f"lever: {name}")
+        one = bench.other(place, edge.fewer, scenario, f"lever: {name}", edge.draw)
         if not one.refused:
             limit, over = one.tightest
-            rows.append({"lever": name, "met": one.met, "limit": limit, "over_limit": over, "before": failed.tightest[1]})
+            rows.append({"lever": name, "met": one.met, "limit": limit, "over_limit": over, "before": edge.failed.tightest[1]})
     return sorted(rows, key=lambda row: (not row["met"], row["over_limit"]))
 
 
@@ -115,19 +124,25 @@ def levers(scenario: Scenario, number: int) -> Iterator[tuple[str, Scenario]]:
             continue
 
 
-def _resized(bench: Bench, place: int, count: int, changed: Scenario, what: str) -> Sized:
+def _resized(bench: Bench, place: int, count: int, draw: Draw, changed: Scenario, what: str) -> Sized:
     """The fewest replicas of a layout that hold under a changed scenario, and dollars per hour; None where the most allowed do not."""
     layout = bench.layouts[place]
     counts = [one for one in bench.search.counts if one >= layout.least]
 
     def run(replicas: int) -> Trial:
-        return bench.other(place, replicas, layout.sized(replicas, changed), what)
+        return bench.other(place, replicas, layout.sized(replicas, changed), what, draw)
 
     rank = least(lambda rank: run(counts[rank - 1]).met, counts.index(count) + 1, len(counts))
     if rank is None:
         return None, None
     found = counts[rank - 1]
-    return found, layout.hourly(found) if layout.fixed else run(found).paid(layout.hourly(found))
+    return found, _paid(bench, place, found, run(found))
+
+
+def _paid(bench: Bench, place: int, count: int, run: Trial) -> float:
+    """Dollars per hour of so many replicas; of a pool that is scaled, of all that the run had."""
+    layout = bench.layouts[place]
+    return layout.hourly(count) if layout.fixed else run.paid(layout.hourly(count))
 
 
 def _row(name: str, found: Sequence[Sized]) -> Row:

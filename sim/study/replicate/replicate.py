@@ -225,7 +225,8 @@ def _remarked(found: Replications, plan: Plan) -> Replications:
     for name, bound in plan.precision:
         one = found.interval(name)
         if not enough(one, bound):
-            lines.append(f"{name} is known to {one.relative:.1%} of itself after {one.n} replications, not to the {bound:.3g} asked for.")
+            known = f"{name} is known to {one.relative:.1%} of itself after {one.n} replications"
+            lines.append(f"{known}, not to the {100 * bound:.3g}% asked for.")
     figures = found.table[findings(found.names)]
     if len(found) > 1 and all(figures.iloc[0].equals(figures.iloc[number]) for number in range(1, len(found))):
         lines.append("Every replication gave the same figures: nothing in the scenario is left to chance, and the intervals say nothing.")
